@@ -1,0 +1,35 @@
+//! The vocabulary of LAVA: what every other crate speaks.
+//!
+//! * [`Event`]: what was **seen**. Never an opinion.
+//! * [`Finding`]: what a detector **thinks** of it, with ATT&CK technique and kill-chain stage.
+//! * [`Action`] and [`Decision`]: what the policy **does** about it.
+//! * [`Outlet`]: how a producer (tap, disk, network) hands over what it saw, and asks before it goes on.
+//! * [`Guest`]: the wrapper in which everything that came from the guest travels.
+//!
+//! The dotted kind names (`process.exec`) and the field names in the JSON form are a contract: JSONL, policies, rules and
+//! exports rely on them. The binary form ([`codec`]) is private to one version of LAVA and travels only between the tap
+//! and the microvisor.
+//!
+//! *Invariant:* no I/O, no clock, no randomness in here.
+#![forbid(unsafe_code)]
+
+pub mod codec;
+mod decision;
+mod event;
+mod finding;
+mod guest;
+mod hash;
+mod id;
+mod kind;
+mod outlet;
+
+pub use decision::{Action, Decision};
+pub use event::{Event, Process, Registers, Source};
+pub use finding::{EventSeq, Finding, Grade, Severity, Stage, Technique, Verdict};
+pub use guest::{Guest, GuestText};
+pub use hash::Sha256;
+pub use id::{ProcessKey, SessionId};
+pub use kind::{
+    Access, Credentials, DiskRegion, FileId, FileType, GapCause, Kind, NetEndpoint, ProcessRef, Protocol, Range,
+};
+pub use outlet::{Artifact, Outlet, Produced};
