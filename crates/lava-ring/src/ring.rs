@@ -1,0 +1,364 @@
+//! The rings: layout, producer, consumer.
+//!
+//! ```text
+//! 0     magic "LAVARNG1"      24  wake-up word (futex)       64 + 64*i  ring i: head (u64, producer), tail (u64, consumer)
+//! 8     number of rings       28  producer state 0/1/2
+//! 16    bytes per ring        32  consumer state 0/1         data of ring i: HEADER + i * bytes per ring
+//! ```
+//! Head and tail count bytes since the beginning and never wrap in practice; a frame is a `u32` length, then the bytes.
+
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rustix::thread::futex;
+
+use crate::map::SharedMap;
+
+/// Most rings in one file.
+pub const MAX_RINGS: u32 = 62;
+
+const MAGIC: u64 = u64::from_le_bytes(*b"LAVARNG1");
+const AT_COUNT: usize = 8;
+const AT_CAPACITY: usize = 16;
+const AT_WAKE: usize = 24;
+const AT_PRODUCER: usize = 28;
+const AT_CONSUMER: usize = 32;
+const HEADER: usize = 4096;
+
+const PRODUCER_ATTACHED: u32 = 1;
+const PRODUCER_GONE: u32 = 2;
+const CONSUMER_GONE: u32 = 1;
+
+/// What can go wrong with a ring.
+#[derive(Debug, thiserror::Error)]
+pub enum RingError {
+    /// The file could not be made or opened.
+    #[error("ring file {path}: {source}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Sizes that no ring has.
+    #[error(
+        "a ring file has 1 to {MAX_RINGS} rings of 4 KiB to 1 GiB (a power of two), not {rings} of {capacity} bytes"
+    )]
+    Shape {
+        /// Number asked for.
+        rings: u32,
+        /// Bytes each.
+        capacity: usize,
+    },
+    /// Not made by [`Ring::create`] of this version.
+    #[error("{0} is no ring file of this LAVA")]
+    Foreign(PathBuf),
+    /// Indices or lengths that the producer cannot have written.
+    #[error("ring {ring} is corrupt ({detail}): QEMU or the tap is damaged or taken over")]
+    Corrupt {
+        /// Which ring.
+        ring: u32,
+        /// What is wrong.
+        detail: String,
+    },
+}
+
+/// A ring file.
+pub struct Ring;
+
+struct Shared {
+    map: SharedMap,
+    rings: u32,
+    capacity: usize,
+}
+
+impl Shared {
+    const fn at_head(ring: u32) -> usize {
+        64 + 64 * ring as usize
+    }
+
+    const fn at_tail(ring: u32) -> usize {
+        Self::at_head(ring) + 8
+    }
+
+    /// Calls `copy(offset in the map, range of the buffer)` for the one or two pieces of `len` bytes from `position`.
+    fn pieces(&self, ring: u32, position: u64, len: usize, mut copy: impl FnMut(usize, std::ops::Range<usize>)) {
+        let data = HEADER + ring as usize * self.capacity;
+        let from = (position % self.capacity as u64) as usize;
+        let first = len.min(self.capacity - from);
+        copy(data + from, 0..first);
+        if first < len {
+            copy(data, first..len);
+        }
+    }
+
+    fn put(&self, ring: u32, position: u64, bytes: &[u8]) {
+        self.pieces(ring, position, bytes.len(), |at, part| self.map.write(at, &bytes[part]));
+    }
+
+    fn get(&self, ring: u32, position: u64, into: &mut [u8]) {
+        self.pieces(ring, position, into.len(), |at, part| self.map.read(at, &mut into[part]));
+    }
+}
+
+impl Ring {
+    /// Makes the file `path` (which must not exist) with `rings` rings of `capacity` bytes each, and is its consumer.
+    ///
+    /// # Errors
+    /// If the shape is not possible or the file can't be made.
+    pub fn create(path: &Path, rings: u32, capacity: usize) -> Result<Consumer, RingError> {
+        let fits = (4096..=1 << 30).contains(&capacity) && capacity.is_power_of_two();
+        if rings == 0 || rings > MAX_RINGS || !fits {
+            return Err(RingError::Shape { rings, capacity });
+        }
+        let failed = |source| RingError::File { path: path.to_owned(), source };
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path).map_err(failed)?;
+        let len = HEADER + rings as usize * capacity;
+        file.set_len(len as u64).map_err(failed)?;
+        let map = SharedMap::new(&file, len).map_err(failed)?;
+        map.u64(AT_COUNT).store(u64::from(rings), Ordering::Relaxed);
+        map.u64(AT_CAPACITY).store(capacity as u64, Ordering::Relaxed);
+        map.u64(0).store(MAGIC, Ordering::Release);
+        let shared = Shared { map, rings, capacity };
+        Ok(Consumer { shared, tails: vec![0; rings as usize], frame: Vec::new() })
+    }
+
+    /// Opens the file as its producer: once, from the QEMU process.
+    ///
+    /// # Errors
+    /// If the file can't be opened or is no ring file.
+    pub fn attach(path: &Path) -> Result<Producer, RingError> {
+        let failed = |source| RingError::File { path: path.to_owned(), source };
+        let file = OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
+        let len = file.metadata().map_err(failed)?.len() as usize;
+        if len < HEADER {
+            return Err(RingError::Foreign(path.to_owned()));
+        }
+        let map = SharedMap::new(&file, len).map_err(failed)?;
+        let rings = map.u64(AT_COUNT).load(Ordering::Relaxed);
+        let capacity = map.u64(AT_CAPACITY).load(Ordering::Relaxed);
+        let expected = rings.checked_mul(capacity).and_then(|data| data.checked_add(HEADER as u64));
+        if map.u64(0).load(Ordering::Acquire) != MAGIC || rings > u64::from(MAX_RINGS) || expected != Some(len as u64) {
+            return Err(RingError::Foreign(path.to_owned()));
+        }
+        map.u32(AT_PRODUCER).store(PRODUCER_ATTACHED, Ordering::Release);
+        Ok(Producer { shared: Arc::new(Shared { map, rings: rings as u32, capacity: capacity as usize }) })
+    }
+}
+
+/// The writing side. One thread at a time per ring.
+#[derive(Clone)]
+pub struct Producer {
+    shared: Arc<Shared>,
+}
+
+impl Producer {
+    /// Number of rings.
+    #[must_use]
+    pub fn rings(&self) -> u32 {
+        self.shared.rings
+    }
+
+    /// Appends a frame to `ring`; while there is no room, waits. Returns false if the consumer is gone or the frame can
+    /// never fit: then the frame is lost, and the caller counts it.
+    #[must_use]
+    pub fn push(&self, ring: u32, frame: &[u8]) -> bool {
+        let shared = &*self.shared;
+        let need = frame.len() + 4;
+        if ring >= shared.rings || need > shared.capacity / 4 {
+            return false;
+        }
+        let head = shared.map.u64(Shared::at_head(ring)).load(Ordering::Relaxed);
+        loop {
+            let tail = shared.map.u64(Shared::at_tail(ring)).load(Ordering::Acquire);
+            if head.wrapping_sub(tail) as usize + need <= shared.capacity {
+                break;
+            }
+            if shared.map.u32(AT_CONSUMER).load(Ordering::Acquire) == CONSUMER_GONE {
+                return false;
+            }
+            // Full: wake the consumer and hold this vCPU. A short sleep is cheaper than a second futex on a path that is
+            // taken only when the consumer is the slower side anyway.
+            self.wake();
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        shared.put(ring, head, &(frame.len() as u32).to_le_bytes());
+        shared.put(ring, head + 4, frame);
+        shared.map.u64(Shared::at_head(ring)).store(head + need as u64, Ordering::Release);
+        if shared.map.u32(AT_WAKE).swap(1, Ordering::AcqRel) == 0 {
+            let _ = futex::wake(shared.map.u32(AT_WAKE), futex::Flags::empty(), 1);
+        }
+        true
+    }
+
+    fn wake(&self) {
+        self.shared.map.u32(AT_WAKE).store(1, Ordering::Release);
+        let _ = futex::wake(self.shared.map.u32(AT_WAKE), futex::Flags::empty(), 1);
+    }
+
+    /// Says that no frame will follow.
+    pub fn close(&self) {
+        self.shared.map.u32(AT_PRODUCER).store(PRODUCER_GONE, Ordering::Release);
+        self.wake();
+    }
+}
+
+/// The reading side.
+pub struct Consumer {
+    shared: Shared,
+    // Our own copy: what stands in the shared memory could have been changed by the other side.
+    tails: Vec<u64>,
+    frame: Vec<u8>,
+}
+
+impl Consumer {
+    /// Hands every frame that is there now to `take` (ring number, bytes), ring by ring, in order within a ring. Returns
+    /// their number.
+    ///
+    /// # Errors
+    /// [`RingError::Corrupt`]: nothing of that ring can be read from there on.
+    pub fn drain(&mut self, take: &mut dyn FnMut(u32, &[u8])) -> Result<usize, RingError> {
+        let mut frames = 0;
+        for ring in 0..self.shared.rings {
+            let head = self.shared.map.u64(Shared::at_head(ring)).load(Ordering::Acquire);
+            let mut tail = self.tails[ring as usize];
+            let waiting = head.wrapping_sub(tail);
+            if waiting > self.shared.capacity as u64 {
+                return Err(corrupt(ring, format!("head {head} is {waiting} bytes ahead of tail {tail}")));
+            }
+            while tail != head {
+                let left = head - tail;
+                let mut length = [0; 4];
+                if left < 4 {
+                    return Err(corrupt(ring, format!("{left} bytes at {tail} are too few for a frame")));
+                }
+                self.shared.get(ring, tail, &mut length);
+                let len = u64::from(u32::from_le_bytes(length));
+                if len + 4 > left {
+                    return Err(corrupt(ring, format!("frame of {len} bytes at {tail}, but {left} are there")));
+                }
+                self.frame.resize(len as usize, 0);
+                self.shared.get(ring, tail + 4, &mut self.frame);
+                tail += 4 + len;
+                // Freed frame by frame, so that a held vCPU goes on at once.
+                self.tails[ring as usize] = tail;
+                self.shared.map.u64(Shared::at_tail(ring)).store(tail, Ordering::Release);
+                take(ring, &self.frame);
+                frames += 1;
+            }
+        }
+        Ok(frames)
+    }
+
+    /// Waits until something was pushed, the producer closed, or `timeout` is over.
+    pub fn wait(&self, timeout: Duration) {
+        let word = self.shared.map.u32(AT_WAKE);
+        if word.swap(0, Ordering::AcqRel) != 0 {
+            return;
+        }
+        let timeout = rustix::time::Timespec {
+            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(timeout.subsec_nanos()),
+        };
+        let _ = futex::wait(word, futex::Flags::empty(), 0, Some(&timeout));
+        word.store(0, Ordering::Release);
+    }
+
+    /// True once a producer has attached.
+    #[must_use]
+    pub fn attached(&self) -> bool {
+        self.shared.map.u32(AT_PRODUCER).load(Ordering::Acquire) != 0
+    }
+
+    /// True once the producer said that nothing will follow.
+    #[must_use]
+    pub fn closed(&self) -> bool {
+        self.shared.map.u32(AT_PRODUCER).load(Ordering::Acquire) == PRODUCER_GONE
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        // A vCPU that is held must not be held for ever.
+        self.shared.map.u32(AT_CONSUMER).store(CONSUMER_GONE, Ordering::Release);
+    }
+}
+
+fn corrupt(ring: u32, detail: String) -> RingError {
+    RingError::Corrupt { ring, detail }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(rings: u32, capacity: usize) -> (tempfile::TempDir, Consumer, Producer) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ring");
+        let consumer = Ring::create(&path, rings, capacity).unwrap();
+        let producer = Ring::attach(&path).unwrap();
+        (dir, consumer, producer)
+    }
+
+    #[test]
+    fn a_slow_consumer_holds_the_producer_and_loses_nothing() {
+        let (_dir, mut consumer, producer) = pair(2, 4096);
+        let pushing: Vec<_> = (0..2)
+            .map(|ring| {
+                let producer = producer.clone();
+                std::thread::spawn(move || {
+                    for number in 0u32..20_000 {
+                        let mut frame = number.to_le_bytes().to_vec();
+                        frame.resize(4 + number as usize % 300, 7);
+                        assert!(producer.push(ring, &frame));
+                    }
+                })
+            })
+            .collect();
+        let mut next = [0u32; 2];
+        while next != [20_000; 2] {
+            consumer.wait(Duration::from_millis(50));
+            consumer
+                .drain(&mut |ring, frame| {
+                    let number = u32::from_le_bytes(frame[..4].try_into().unwrap());
+                    assert_eq!(number, next[ring as usize]);
+                    assert_eq!(frame.len(), 4 + number as usize % 300);
+                    next[ring as usize] += 1;
+                })
+                .unwrap();
+        }
+        pushing.into_iter().for_each(|thread| thread.join().unwrap());
+        producer.close();
+        assert!(consumer.closed());
+    }
+
+    #[test]
+    fn a_hostile_producer_is_an_error() {
+        for (head, length) in [(1u64 << 40, 0u32), (2, 0), (8, 1000), (8, u32::MAX)] {
+            let (_dir, mut consumer, producer) = pair(1, 4096);
+            producer.shared.put(0, 0, &length.to_le_bytes());
+            producer.shared.map.u64(Shared::at_head(0)).store(head, Ordering::Release);
+            assert!(matches!(consumer.drain(&mut |_, _| {}), Err(RingError::Corrupt { .. })), "{head} {length}");
+        }
+    }
+
+    #[test]
+    fn a_producer_without_consumer_is_not_held() {
+        let (_dir, consumer, producer) = pair(1, 4096);
+        drop(consumer);
+        let accepted = (0..100).take_while(|_| producer.push(0, &[0; 900])).count();
+        assert_eq!(accepted, 4);
+    }
+
+    #[test]
+    fn other_files_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("other");
+        std::fs::write(&path, vec![0; 8192]).unwrap();
+        assert!(matches!(Ring::attach(&path), Err(RingError::Foreign(_))));
+        assert!(matches!(Ring::create(&dir.path().join("odd"), 1, 5000), Err(RingError::Shape { .. })));
+    }
+}
