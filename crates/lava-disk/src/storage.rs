@@ -1,0 +1,278 @@
+//! Base and overlay: where the bytes are.
+//!
+//! The overlay is a sparse file as long as the disk; a bitmap in memory tells which clusters of 4 KiB are in it. 4 KiB
+//! is the guest's page and block size, so that hardly any write has to copy the rest of a cluster first.
+//!
+//! Bits are only ever set, and only under the `allocating` lock, after the cluster's bytes are in place. Whoever sees all
+//! bits of a range set may therefore read and write the overlay without a lock. Overlapping requests in flight are the
+//! client's affair, as on every disk.
+
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
+
+use lava_event::Range;
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+
+use crate::lock;
+use crate::regions::SECTOR;
+
+const CLUSTER: u64 = 4096;
+static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+
+/// What a request puts into a range.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fill<'a> {
+    /// These bytes, exactly as many as the range is long.
+    Bytes(&'a [u8]),
+    /// Zeroes; `hole` if the space may be given back.
+    Zeroes { hole: bool },
+}
+
+impl Fill<'_> {
+    /// The part that falls on `part`, if the whole falls on `whole`.
+    pub(crate) fn part(&self, whole: Range, part: Range) -> Self {
+        match *self {
+            Self::Bytes(bytes) => {
+                Self::Bytes(&bytes[(part.start - whole.start) as usize..(part.end - whole.start) as usize])
+            }
+            zeroes @ Self::Zeroes { .. } => zeroes,
+        }
+    }
+
+    /// Copies itself over `buffer`, which is as long as the range.
+    pub(crate) fn copy_to(&self, buffer: &mut [u8]) {
+        match self {
+            Self::Bytes(bytes) => buffer.copy_from_slice(bytes),
+            Self::Zeroes { .. } => buffer.fill(0),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Storage {
+    base: File,
+    base_len: u64,
+    overlay: File,
+    size: u64,
+    present: Vec<AtomicU64>,
+    allocating: Mutex<()>,
+    fault: OnceLock<String>,
+}
+
+impl Storage {
+    /// Opens the base for reading.
+    pub(crate) fn open_base(path: &Path) -> io::Result<(File, u64)> {
+        let mut base = File::open(path)?;
+        let len = base.seek(SeekFrom::End(0))?;
+        if len == 0 {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the image is empty"));
+        }
+        Ok((base, len))
+    }
+
+    /// Makes the overlay, readable for its owner only. It must not exist: a mistaken path never overwrites anything.
+    pub(crate) fn create(base: (File, u64), overlay: &Path) -> io::Result<Self> {
+        let (base, base_len) = base;
+        let size = base_len
+            .checked_next_multiple_of(SECTOR)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the image is too long"))?;
+        let overlay = File::options().read(true).write(true).create_new(true).mode(0o600).open(overlay)?;
+        overlay.set_len(size)?;
+        let words = size.div_ceil(CLUSTER).div_ceil(64);
+        let present = (0..words).map(|_| AtomicU64::new(0)).collect();
+        Ok(Self { base, base_len, overlay, size, present, allocating: Mutex::new(()), fault: OnceLock::new() })
+    }
+
+    /// Bytes, a multiple of [`SECTOR`].
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The first failure of the host's files, if there was one.
+    pub(crate) fn fault(&self) -> Option<String> {
+        self.fault.get().cloned()
+    }
+
+    /// Reads; the caller has checked that it ends before [`Storage::size`].
+    pub(crate) fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.read_merged(offset, buffer).inspect_err(|error| self.remember("reading", offset, error))
+    }
+
+    /// Writes; the caller has checked that `range` ends before [`Storage::size`].
+    pub(crate) fn change(&self, range: Range, fill: Fill<'_>) -> io::Result<()> {
+        self.change_merged(range, fill).inspect_err(|error| self.remember("writing", range.start, error))
+    }
+
+    fn remember(&self, what: &str, offset: u64, error: &io::Error) {
+        self.fault.get_or_init(|| format!("{what} at byte {offset} of the disk failed on the host: {error}"));
+    }
+
+    fn is_present(&self, cluster: u64) -> bool {
+        self.present[(cluster / 64) as usize].load(Ordering::Acquire) >> (cluster % 64) & 1 == 1
+    }
+
+    fn all_present(&self, range: Range) -> bool {
+        (range.start / CLUSTER..range.end.div_ceil(CLUSTER)).all(|cluster| self.is_present(cluster))
+    }
+
+    fn mark_present(&self, range: Range) {
+        for cluster in range.start / CLUSTER..range.end.div_ceil(CLUSTER) {
+            self.present[(cluster / 64) as usize].fetch_or(1 << (cluster % 64), Ordering::Release);
+        }
+    }
+
+    fn read_merged(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let end = offset + buffer.len() as u64;
+        let mut at = offset;
+        while at < end {
+            let mut cluster = at / CLUSTER;
+            let present = self.is_present(cluster);
+            while (cluster + 1) * CLUSTER < end && self.is_present(cluster + 1) == present {
+                cluster += 1;
+            }
+            let run_end = ((cluster + 1) * CLUSTER).min(end);
+            let part = &mut buffer[(at - offset) as usize..(run_end - offset) as usize];
+            if present {
+                self.overlay.read_exact_at(part, at)?;
+            } else {
+                self.read_base(at, part)?;
+            }
+            at = run_end;
+        }
+        Ok(())
+    }
+
+    /// Behind the base's end, in the rest of its last sector, there are zeroes.
+    fn read_base(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let inside = self.base_len.saturating_sub(offset).min(buffer.len() as u64) as usize;
+        let (inside, behind) = buffer.split_at_mut(inside);
+        behind.fill(0);
+        self.base.read_exact_at(inside, offset)
+    }
+
+    fn change_merged(&self, range: Range, fill: Fill<'_>) -> io::Result<()> {
+        if self.all_present(range) {
+            return self.put(range, fill);
+        }
+        let mut at = range.start;
+        while at < range.end {
+            let cluster = at - at % CLUSTER;
+            let cluster_end = (cluster + CLUSTER).min(self.size);
+            let part = if at == cluster && range.end >= cluster_end {
+                let end = if range.end == self.size { self.size } else { range.end - range.end % CLUSTER };
+                Range { start: at, end }
+            } else {
+                Range { start: at, end: range.end.min(cluster_end) }
+            };
+            let whole = part.start == cluster && part.end >= cluster_end;
+            let part_fill = fill.part(range, part);
+            if whole {
+                self.replace(part, part_fill)?
+            } else {
+                self.patch(cluster, cluster_end, part, part_fill)?
+            }
+            at = part.end;
+        }
+        Ok(())
+    }
+
+    /// Whole clusters.
+    fn replace(&self, range: Range, fill: Fill<'_>) -> io::Result<()> {
+        if self.all_present(range) {
+            return self.put(range, fill);
+        }
+        let _allocating = lock(&self.allocating);
+        self.put(range, fill)?;
+        self.mark_present(range);
+        Ok(())
+    }
+
+    /// Part of one cluster: the rest comes from the base, the first time.
+    fn patch(&self, cluster: u64, cluster_end: u64, range: Range, fill: Fill<'_>) -> io::Result<()> {
+        let _allocating = lock(&self.allocating);
+        if self.is_present(cluster / CLUSTER) {
+            return self.put(range, fill);
+        }
+        let mut buffer = [0; CLUSTER as usize];
+        let bytes = &mut buffer[..(cluster_end - cluster) as usize];
+        self.read_base(cluster, bytes)?;
+        fill.copy_to(&mut bytes[(range.start - cluster) as usize..(range.end - cluster) as usize]);
+        self.overlay.write_all_at(bytes, cluster)?;
+        self.mark_present(Range { start: cluster, end: cluster_end });
+        Ok(())
+    }
+
+    fn put(&self, range: Range, fill: Fill<'_>) -> io::Result<()> {
+        let hole = match fill {
+            Fill::Bytes(bytes) => return self.overlay.write_all_at(bytes, range.start),
+            Fill::Zeroes { hole } => hole,
+        };
+        let how = if hole { FallocateFlags::PUNCH_HOLE } else { FallocateFlags::ZERO_RANGE };
+        match fallocate(&self.overlay, how | FallocateFlags::KEEP_SIZE, range.start, range.len()) {
+            // Not every file system can (tmpfs has no ZERO_RANGE).
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+                let mut at = range.start;
+                while at < range.end {
+                    let len = (range.end - at).min(ZEROES.len() as u64);
+                    self.overlay.write_all_at(&ZEROES[..len as usize], at)?;
+                    at += len;
+                }
+                Ok(())
+            }
+            done => Ok(done?),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// 5 clusters, the last one short, and the base not even a whole number of sectors.
+    const LEN: usize = 4 * CLUSTER as usize + 700;
+
+    fn storage(folder: &Path) -> (Storage, Vec<u8>) {
+        let mut bytes: Vec<u8> = (0..LEN).map(|at| (at % 251) as u8 + 1).collect();
+        std::fs::write(folder.join("base"), &bytes).unwrap();
+        let base = Storage::open_base(&folder.join("base")).unwrap();
+        let storage = Storage::create(base, &folder.join("overlay")).unwrap();
+        bytes.resize(storage.size() as usize, 0);
+        (storage, bytes)
+    }
+
+    #[test]
+    fn an_overlay_is_never_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        storage(folder.path());
+        let base = Storage::open_base(&folder.path().join("base")).unwrap();
+        let error = Storage::create(base, &folder.path().join("base")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_like_memory(writes in prop::collection::vec((0..LEN, 1usize..9_000, 0u8..6), 0..20)) {
+            let folder = tempfile::tempdir().unwrap();
+            let (storage, mut model) = storage(folder.path());
+            for (number, &(start, len, how)) in writes.iter().enumerate() {
+                let end = (start + len).min(model.len());
+                model[start..end].fill(if how < 2 { 0 } else { number as u8 });
+                let bytes = model[start..end].to_vec();
+                let fill = if how < 2 { Fill::Zeroes { hole: how == 0 } } else { Fill::Bytes(&bytes) };
+                storage.change(Range { start: start as u64, end: end as u64 }, fill).unwrap();
+            }
+            let mut all = vec![0; model.len()];
+            storage.read(0, &mut all).unwrap();
+            prop_assert!(all == model);
+            let base = std::fs::read(folder.path().join("base")).unwrap();
+            prop_assert!(base.iter().enumerate().all(|(at, byte)| *byte == (at % 251) as u8 + 1));
+        }
+    }
+}

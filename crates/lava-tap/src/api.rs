@@ -1,0 +1,87 @@
+//! QEMU's plugin interface, as far as the tap uses it.
+//!
+//! Declared here after the documentation of `include/qemu/qemu-plugin.h` (QEMU 9.2 to 10.0, API version 4): Debian ships
+//! no header. The symbols are resolved by the QEMU process that loads the library, glib's among them.
+
+use std::ffi::{c_char, c_int, c_uint, c_void};
+
+/// `qemu_plugin_id_t`
+pub type PluginId = u64;
+
+/// The API version that the tap is written for: QEMU reads this symbol before it loads us.
+#[unsafe(no_mangle)]
+#[allow(non_upper_case_globals)]
+pub static qemu_plugin_version: c_int = 4;
+
+/// `struct qemu_plugin_tb`
+#[repr(C)]
+pub struct TranslationBlock {
+    _opaque: [u8; 0],
+}
+
+/// `struct qemu_plugin_insn`
+#[repr(C)]
+pub struct Instruction {
+    _opaque: [u8; 0],
+}
+
+/// `struct qemu_plugin_register`
+#[repr(C)]
+pub struct RegisterHandle {
+    _opaque: [u8; 0],
+}
+
+/// `qemu_plugin_reg_descriptor`
+#[repr(C)]
+pub struct RegisterDescriptor {
+    pub handle: *mut RegisterHandle,
+    pub name: *const c_char,
+    pub feature: *const c_char,
+}
+
+/// glib's `GArray` (public part).
+#[repr(C)]
+pub struct GArray {
+    pub data: *mut u8,
+    pub len: c_uint,
+}
+
+/// glib's `GByteArray`.
+#[repr(C)]
+pub struct GByteArray {
+    pub data: *mut u8,
+    pub len: c_uint,
+}
+
+/// `QEMU_PLUGIN_CB_R_REGS`: the callback reads registers.
+pub const READS_REGISTERS: c_int = 1;
+
+pub type VcpuCallback = extern "C" fn(id: PluginId, vcpu: c_uint);
+pub type TranslationCallback = extern "C" fn(id: PluginId, block: *mut TranslationBlock);
+pub type ExecCallback = extern "C" fn(vcpu: c_uint, userdata: *mut c_void);
+pub type ExitCallback = extern "C" fn(id: PluginId, userdata: *mut c_void);
+
+unsafe extern "C" {
+    pub fn qemu_plugin_register_vcpu_init_cb(id: PluginId, callback: VcpuCallback);
+    pub fn qemu_plugin_register_vcpu_tb_trans_cb(id: PluginId, callback: TranslationCallback);
+    pub fn qemu_plugin_register_atexit_cb(id: PluginId, callback: ExitCallback, userdata: *mut c_void);
+    pub fn qemu_plugin_register_vcpu_insn_exec_cb(
+        instruction: *mut Instruction,
+        callback: ExecCallback,
+        flags: c_int,
+        userdata: *mut c_void,
+    );
+    pub fn qemu_plugin_tb_n_insns(block: *const TranslationBlock) -> usize;
+    pub fn qemu_plugin_tb_vaddr(block: *const TranslationBlock) -> u64;
+    pub fn qemu_plugin_tb_get_insn(block: *const TranslationBlock, index: usize) -> *mut Instruction;
+    pub fn qemu_plugin_insn_vaddr(instruction: *const Instruction) -> u64;
+    pub fn qemu_plugin_insn_size(instruction: *const Instruction) -> usize;
+    pub fn qemu_plugin_insn_data(instruction: *const Instruction, into: *mut c_void, len: usize) -> usize;
+    pub fn qemu_plugin_get_registers() -> *mut GArray;
+    pub fn qemu_plugin_read_register(handle: *mut RegisterHandle, into: *mut GByteArray) -> c_int;
+    pub fn qemu_plugin_read_memory_vaddr(address: u64, into: *mut GByteArray, len: usize) -> bool;
+    pub fn g_byte_array_new() -> *mut GByteArray;
+    pub fn g_byte_array_set_size(array: *mut GByteArray, len: c_uint) -> *mut GByteArray;
+    pub fn g_byte_array_unref(array: *mut GByteArray);
+    pub fn g_array_free(array: *mut GArray, free_segment: c_int) -> *mut c_char;
+}

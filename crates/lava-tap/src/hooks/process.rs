@@ -1,0 +1,112 @@
+//! Processes: fork, exec, exit, credentials.
+
+use lava_event::{Credentials, GuestText, Kind, ProcessRef};
+use lava_guest::linux;
+use lava_guest::memory::{Unreadable, Virtual};
+
+use crate::introspect::Context;
+
+/// Bytes of arguments, and of environment, that are kept.
+const MAX_ARGUMENTS: usize = 64 * 1024;
+const MAX_ENVIRONMENT: usize = 32 * 1024;
+/// Longest path (`PATH_MAX`, include/uapi/linux/limits.h).
+const MAX_PATH: usize = 4096;
+
+/// `wake_up_new_task(p)`: the new task has all that fork gave it and is about to run for the first time.
+pub fn fork(context: &Context<'_>) -> Result<(), Unreadable> {
+    let parent = context.current()?;
+    let child = linux::read_task(&context.memory(), context.layout(), context.argument(0)?)?;
+    let thread = child.pid != child.tgid;
+    let child = ProcessRef {
+        pid: child.tgid,
+        tid: child.pid,
+        start_ns: child.process_start_ns.unwrap_or(child.start_ns),
+        comm: child.comm.into(),
+    };
+    context.tap.emitter.emit(context.vcpu, Some(context.process(&parent)), Kind::ProcessFork { child, thread });
+    Ok(())
+}
+
+/// `security_bprm_committed_creds(bprm)`: the point of no return is behind; the task has its new memory, name and rights.
+pub fn exec(context: &Context<'_>) -> Result<(), Unreadable> {
+    let (memory, layout) = (context.memory(), context.layout());
+    let bprm = context.argument(0)?;
+    let field = |offset: u64| bprm.wrapping_add(offset);
+    let text = |offset: u64| -> Result<GuestText, Unreadable> {
+        Ok(memory.read_cstr(memory.pointer(field(offset))?, MAX_PATH).bytes.into())
+    };
+    let task = context.current()?;
+    let key = (task.tgid, task.process_start_ns.unwrap_or(task.start_ns));
+    context.tap.exes.forget(key);
+    let process = context.process(&task);
+    let (_, file) = context.file(memory.pointer(field(layout.binprm.file))?)?;
+    let (path, interp) = (text(layout.binprm.filename)?, text(layout.binprm.interp)?);
+    let count = |offset: u64| memory.u32(field(offset)).map(u64::from);
+    let start = memory.u64(field(layout.binprm.p))?;
+    let (argv, cut_argv) = linux::arguments(&memory, start, count(layout.binprm.argc)?, MAX_ARGUMENTS);
+    let environment = start.wrapping_add(argv.iter().map(|argument| argument.len() as u64 + 1).sum());
+    let (envp, cut_envp) = match cut_argv {
+        true => (Vec::new(), true),
+        false => linux::arguments(&memory, environment, count(layout.binprm.envc)?, MAX_ENVIRONMENT),
+    };
+    let cwd = memory
+        .pointer(task.address.wrapping_add(layout.task.fs))
+        .map(|fs| linux::path_of(&memory, layout, fs.wrapping_add(layout.fs.pwd)).bytes.into())
+        .unwrap_or_default();
+    let interpreter = (interp != path).then_some(interp);
+    let texts = |list: Vec<Vec<u8>>| list.into_iter().map(GuestText::from).collect();
+    let (argv, envp) = (texts(argv), texts(envp));
+    let kind = Kind::ProcessExec { path, argv, envp, truncated: cut_argv || cut_envp, cwd, file, interpreter };
+    context.tap.emitter.emit(context.vcpu, Some(process), kind);
+    Ok(())
+}
+
+/// `taskstats_exit(tsk, group_dead)`: called for every thread that ends; `group_dead` is set for the last one.
+pub fn exit(context: &Context<'_>) -> Result<(), Unreadable> {
+    if context.argument(1)? & 0xffff_ffff == 0 {
+        return Ok(());
+    }
+    let (memory, layout) = (context.memory(), context.layout());
+    let task = linux::read_task(&memory, layout, context.argument(0)?)?;
+    let group = memory
+        .pointer(task.address.wrapping_add(layout.task.signal))
+        .and_then(|signal| memory.u32(signal.wrapping_add(layout.signal.group_exit_code)))
+        .unwrap_or(0);
+    // The group's code if exit_group or a signal set one, else the last thread's own (kernel/exit.c, wait_task_zombie).
+    let status = if group == 0 { task.exit_code } else { group };
+    let signal = status & 0x7f;
+    let kind = match signal {
+        0 => Kind::ProcessExit { code: Some(status >> 8 & 0xff), signal: None },
+        signal => Kind::ProcessExit { code: None, signal: Some(signal) },
+    };
+    let process = context.process(&task);
+    context.tap.exes.forget((process.pid, process.start_ns));
+    context.tap.emitter.emit(context.vcpu, Some(process), kind);
+    Ok(())
+}
+
+/// `commit_creds(new)`: told only if something changes.
+pub fn credentials(context: &Context<'_>) -> Result<(), Unreadable> {
+    let task = context.current()?;
+    let Some(old) = task.credentials.as_ref().map(convert) else { return Err(Unreadable { address: task.address }) };
+    let new = convert(&linux::read_credentials(&context.memory(), context.layout(), context.argument(0)?)?);
+    if old != new {
+        // Within an exec the program is the new one already, but its path is not yet known: read it afresh.
+        let process = lava_event::Process { exe: context.exe(&task), ..context.process(&task) };
+        context.tap.emitter.emit(context.vcpu, Some(process), Kind::ProcessCredentials { old, new });
+    }
+    Ok(())
+}
+
+fn convert(from: &linux::Credentials) -> Credentials {
+    Credentials {
+        uid: from.uid,
+        gid: from.gid,
+        euid: from.euid,
+        egid: from.egid,
+        suid: from.suid,
+        sgid: from.sgid,
+        permitted: from.cap_permitted,
+        effective: from.cap_effective,
+    }
+}
