@@ -1,0 +1,96 @@
+//! The detector: shows every event to every behaviour and turns what they hit on into findings, each thing once.
+
+use std::collections::BTreeSet;
+
+use lava_event::{Event, Finding, Kind};
+
+use crate::behaviour::{self, Behaviour, Context, Hit};
+use crate::memory::Memory;
+use crate::{Taint, attack};
+
+/// A session has at most this many findings; what a guest does to drown the analyst ends here.
+pub const MAX_FINDINGS: usize = 1000;
+/// Events that a finding names.
+const MAX_EVENTS: usize = 64;
+
+/// All behaviours over one session.
+pub struct Detector {
+    behaviours: Vec<Box<dyn Behaviour + Send>>,
+    memory: Memory,
+    said: BTreeSet<(&'static str, Vec<u8>)>,
+}
+
+impl std::fmt::Debug for Detector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Detector").field("findings", &self.said.len()).finish_non_exhaustive()
+    }
+}
+
+impl Default for Detector {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Detector {
+    /// A detector for a new session.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { behaviours: behaviour::all(), memory: Memory::default(), said: BTreeSet::new() }
+    }
+
+    /// Looks at the next event of the session. The graph behind `taint` has taken it in already.
+    ///
+    /// Findings of one event come in the order of the kill chain.
+    pub fn observe(&mut self, event: &Event, taint: &dyn Taint) -> Vec<Finding> {
+        if !taint.task_started() && !matches!(event.kind, Kind::VmEnded { .. }) {
+            return Vec::new();
+        }
+        let mut hits = Vec::new();
+        let context = Context { event, taint, memory: &self.memory };
+        for behaviour in &mut self.behaviours {
+            behaviour.observe(&context, &mut hits);
+        }
+        self.memory.remember(event, taint);
+        let mut findings: Vec<Finding> = hits.into_iter().filter_map(|hit| self.say(event, hit)).collect();
+        findings.sort_by_key(|finding| finding.stage);
+        findings
+    }
+
+    /// True if the guest made more files than are remembered: dropped files may be missed from here on.
+    #[must_use]
+    pub const fn is_saturated(&self) -> bool {
+        self.memory.is_saturated()
+    }
+
+    fn say(&mut self, event: &Event, hit: Hit) -> Option<Finding> {
+        if self.said.len() >= MAX_FINDINGS || !self.said.insert((hit.about.id, hit.once)) {
+            return None;
+        }
+        let mut events = hit.events;
+        // A behaviour that waited can speak of an earlier event than this one, never of a later one.
+        events.retain(|&seq| seq <= event.seq);
+        events.sort_unstable();
+        events.dedup();
+        if events.is_empty() {
+            events.push(event.seq);
+        }
+        if events.len() > MAX_EVENTS {
+            let last = events.len() - 1;
+            events.swap(MAX_EVENTS - 1, last);
+            events.truncate(MAX_EVENTS);
+        }
+        Some(Finding {
+            detector: hit.about.id.to_owned(),
+            title: hit.title,
+            why: hit.why.unwrap_or_else(|| hit.about.why.to_owned()),
+            stage: hit.about.stage,
+            technique: attack::technique(hit.technique),
+            severity: hit.severity,
+            grade: hit.grade,
+            time_ns: hit.time_ns,
+            process: hit.process,
+            events,
+        })
+    }
+}

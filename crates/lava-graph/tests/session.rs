@@ -1,0 +1,177 @@
+//! Whole sessions: from the log to the findings and the trace.
+
+mod common;
+
+use common::*;
+use lava_event::*;
+use lava_graph::{Graph, NodeKind};
+
+fn detectors(graph: &Graph) -> Vec<&str> {
+    graph.findings().iter().map(|finding| finding.detector.as_str()).collect()
+}
+
+#[test]
+fn drive_by_goes_through_all_stages() {
+    let graph = run(&drive_by());
+    assert_eq!(
+        detectors(&graph),
+        [
+            "exploit.host_runs_dropped_file",
+            "execute.dropped_file",
+            "escalate.setuid",
+            "persist.cron",
+            "persist.mbr_boot_code",
+            "propagate.remote_services",
+            "propagate.remote_services",
+            "propagate.scan"
+        ]
+    );
+    let techniques: Vec<&str> = graph.findings().iter().map(|f| f.technique.id.as_str()).collect();
+    assert_eq!(
+        techniques,
+        ["T1203", "T1106", "T1548.001", "T1053.003", "T1542.003", "T1021.004", "T1021.002", "T1046"]
+    );
+    let trace = graph.trace();
+    assert_eq!(trace.verdict, Verdict::Malicious);
+    assert_eq!(trace.kill_chain.iter().map(|s| s.stage).collect::<Vec<_>>(), Stage::ALL);
+    assert!(trace.kill_chain.windows(2).all(|w| w[0].first_ns <= w[1].first_ns));
+    assert!(trace.nodes.len() < 20, "{:#?}", trace.nodes);
+    let labels: Vec<&str> = trace.nodes.iter().map(|n| n.label.as_str()).collect();
+    for expect in [
+        "opened 412 files for reading",
+        "10 hosts, 20 connection attempts on ports 22, 445",
+        "/tmp/.x/dropper",
+        "MBR boot code of vda",
+        "/etc/cron.d/update",
+    ] {
+        assert!(labels.contains(&expect), "{expect} in {labels:#?}");
+    }
+    let area = trace.nodes.iter().find(|n| n.kind == NodeKind::DiskArea).unwrap();
+    let edge = trace.edges.iter().find(|e| e.to == area.id).unwrap();
+    assert_eq!((edge.grade, edge.stage), (Grade::Observed, Some(Stage::Persist)));
+    assert_eq!(edge.decision.as_ref().unwrap().action, Action::Deny);
+    for edge in &trace.edges {
+        for end in [&edge.from, &edge.to] {
+            assert!(trace.nodes.iter().any(|n| n.id == *end), "{edge:?}");
+        }
+    }
+    let json = serde_json::to_string(&trace).unwrap();
+    assert_eq!(serde_json::from_str::<lava_graph::Trace>(&json).unwrap(), trace);
+    assert_eq!(serde_json::to_string(&run(&drive_by()).trace()).unwrap(), json);
+}
+
+#[test]
+fn honest_programs_give_nothing() {
+    let java = "/usr/bin/java";
+    let mut log = Log::task(java, "/home/user/app.jar");
+    log.create(TASK, java, "/tmp/hsperfdata_user/200", 50)
+        .create(TASK, java, "/home/user/.java/prefs", 51)
+        .create(TASK, java, "/home/user/.cache/x", 52)
+        .fork(TASK, java, 201)
+        .exec(201, "/usr/bin/uname", 53, 0o100_755, &["uname"])
+        .connect(TASK, java, 1, 443);
+    let python = "/usr/bin/python3.11";
+    let mut script = Log::task(python, "/home/user/x.py");
+    script.create(TASK, python, "/home/user/out.csv", 50).create(TASK, python, "/home/user/__pycache__/a.pyc", 51);
+    for log in [log, script] {
+        let graph = run(&log.0);
+        assert_eq!(detectors(&graph), [""; 0]);
+        assert_eq!(graph.verdict(), Verdict::Clean);
+    }
+}
+
+#[test]
+fn taint_is_cut_at_daemons_and_goes_on_in_their_jobs() {
+    let sh = "/usr/bin/dash";
+    let mut log = Log::task(sh, "/home/user/x.sh");
+    log.create(TASK, sh, "/var/spool/cron/crontabs/user", 50)
+        .create(TASK, sh, "/var/log/x.log", 51)
+        .read(300, "/usr/sbin/cron", "/var/spool/cron/crontabs/user", 50)
+        .fork(300, "/usr/sbin/cron", 301)
+        .read(302, "/usr/bin/grep", "/var/log/x.log", 51)
+        .create(TASK, sh, "/home/user/note", 52)
+        .read(303, "/usr/bin/cat", "/home/user/note", 52);
+    let graph = run(&log.0);
+    let tainted = |pid: u32| graph.is_tainted(ProcessKey { pid, start_ns: u64::from(pid) });
+    assert_eq!([300, 301, 302, 303, LAUNCHER].map(tainted), [false, true, false, true, false]);
+}
+
+#[test]
+fn becoming_root_without_a_setuid_file_is_critical() {
+    let mut log = Log::task("/home/user/x", "/home/user/x");
+    let old = Credentials { uid: 1000, euid: 1000, ..Credentials::default() };
+    log.act(TASK, "/home/user/x", Kind::ProcessCredentials { old, new: Credentials::default() });
+    let graph = run(&log.0);
+    assert_eq!(detectors(&graph), ["escalate.root"]);
+    assert_eq!(graph.verdict(), Verdict::Malicious);
+}
+
+#[test]
+fn a_flood_still_gives_a_small_trace() {
+    let x = "/home/user/x";
+    let mut log = Log::task(x, x);
+    for i in 0..200 {
+        let pid = 1000 + i;
+        let path = format!("/tmp/{i}");
+        log.fork(TASK, x, pid).create(pid, x, &path, 5000 + u64::from(i));
+        log.create(pid, x, &format!("/etc/cron.d/{i}"), 9000 + u64::from(i));
+        log.exec(pid, &path, 5000 + u64::from(i), 0o100_755, &[&path]).read(pid, &path, "/etc/hosts", 3);
+        log.connect(pid, &path, 7, 22);
+    }
+    let trace = run(&log.0).trace();
+    assert!(trace.nodes.len() < lava_graph::trace::MAX_NODES, "{}", trace.nodes.len());
+    assert_eq!(trace.findings.len(), 400);
+}
+
+mod arbitrary {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Mixed-up pieces of an attack, with few processes and files so that they meet.
+    fn events() -> impl Strategy<Value = Vec<Event>> {
+        let piece = (0usize..500, 0u32..6, 0u64..6, any::<bool>());
+        proptest::collection::vec(piece, 0..120).prop_map(|pieces| {
+            let base: Vec<Event> = drive_by().into_iter().filter(|e| e.kind.name() != "file.open").collect();
+            let mut out: Vec<Event> = base[..3].to_vec();
+            for (at, pid, inode, other) in pieces {
+                let mut event = base[at % base.len()].clone();
+                if let Some(process) = &mut event.process
+                    && other
+                {
+                    (process.pid, process.start_ns) = (199 + pid, u64::from(199 + pid));
+                }
+                match &mut event.kind {
+                    Kind::FileWrite { file, .. } | Kind::ProcessExec { file, .. } if other => file.inode = 48 + inode,
+                    Kind::ProcessFork { child, .. } if other => child.pid = 199 + pid,
+                    _ => {}
+                }
+                out.push(event);
+            }
+            for (i, event) in out.iter_mut().enumerate() {
+                event.seq = i as u64 + 1;
+            }
+            out
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn same_log_same_graph(log in events()) {
+            // `run` also holds the sum of the deltas against the graph.
+            let (a, b) = (run(&log), run(&log));
+            prop_assert_eq!(a.snapshot(), b.snapshot());
+            let trace = a.trace();
+            prop_assert!(trace.nodes.len() < lava_graph::trace::MAX_NODES);
+            prop_assert_eq!(trace, b.trace());
+        }
+
+        #[test]
+        fn hostile_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400), seq: u64) {
+            if let Ok(mut event) = codec::decode(&[&[codec::VERSION][..], &bytes].concat()) {
+                event.seq = seq;
+                run(&[event]);
+            }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Which flows were seen already.
+//!
+//! Limits: at most [`CAPACITY`] flows are remembered; the one that was silent longest is forgotten first, and reported
+//! again if it comes back. A guest that floods us costs bounded memory, and each report costs the guest its time.
+
+use std::collections::{BTreeMap, HashMap};
+
+use lava_event::{NetEndpoint, Protocol};
+
+/// Flows that are remembered.
+pub const CAPACITY: usize = 4096;
+
+/// Protocol, guest's end, other end.
+pub type Flow = (Protocol, NetEndpoint, NetEndpoint);
+
+/// What a packet means for its flow.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Step {
+    /// It asks for a connection (SYN).
+    pub opens: bool,
+    /// Nothing is left of the connection behind it (it was reset).
+    pub closes: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    closed: bool,
+    used: u64,
+}
+
+/// The table.
+#[derive(Default, Debug)]
+pub struct Flows {
+    entries: HashMap<Flow, Entry>,
+    /// By last use.
+    order: BTreeMap<u64, Flow>,
+    clock: u64,
+}
+
+impl Flows {
+    /// Notes a packet. True if its flow is new: never seen, forgotten, or opened again after it was closed.
+    pub fn see(&mut self, flow: Flow, step: Step) -> bool {
+        self.clock += 1;
+        self.order.insert(self.clock, flow);
+        let fresh = match self.entries.get_mut(&flow) {
+            Some(entry) => {
+                self.order.remove(&entry.used);
+                let reopened = entry.closed && step.opens;
+                *entry = Entry { closed: step.closes || (entry.closed && !reopened), used: self.clock };
+                reopened
+            }
+            None => {
+                self.entries.insert(flow, Entry { closed: step.closes, used: self.clock });
+                true
+            }
+        };
+        while self.entries.len() > CAPACITY {
+            let Some((_, oldest)) = self.order.pop_first() else { break };
+            self.entries.remove(&oldest);
+        }
+        fresh
+    }
+
+    #[cfg(test)]
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.entries.len(), self.order.len())
+    }
+}

@@ -1,0 +1,260 @@
+//! What our hosts do with a frame of the guest. No I/O and no clock: the same frames give the same answers.
+//!
+//! | The guest sends | We answer |
+//! |---|---|
+//! | ARP request for an address of the LAN that is not its own | yes, each address has its MAC |
+//! | DHCP DISCOVER, REQUEST | OFFER, ACK or NAK |
+//! | DNS query, to anybody | REFUSED |
+//! | TCP to anybody | RST |
+//! | other UDP to anybody | ICMP port unreachable |
+//! | ping to the gateway | echo reply |
+//! | all the rest: IPv6, VLAN, fragments, wrong checksums, multicast, spoofed senders | nothing |
+//!
+//! *Invariant*: an answer goes to the MAC address that asked (or is a DHCP broadcast), comes from a MAC address of ours,
+//! and from the very address the guest spoke to; never from the guest's own.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use lava_event::{NetEndpoint, Protocol};
+use smoltcp::wire::{
+    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, Icmpv4Message, Icmpv4Packet,
+    IpProtocol, Ipv4Packet, Ipv6Packet, TcpPacket, UdpPacket,
+};
+
+use crate::dhcp::{self, Lease};
+use crate::emit::{self, Route};
+use crate::flow::{Flow, Flows, Step};
+use crate::{dns, lan};
+
+const DNS: u16 = 53;
+
+/// What became of a flow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// The guest was told no.
+    Refused,
+    /// The guest was told nothing.
+    Dropped,
+    /// The guest got what it wanted.
+    Answered,
+}
+
+impl Verdict {
+    /// The word in `net.flow`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Dropped => "dropped",
+            Self::Answered => "answered",
+        }
+    }
+}
+
+/// What a frame led to.
+#[derive(Default, Debug)]
+pub struct Handled {
+    /// Its flow, if it is a new one.
+    pub flow: Option<(Flow, Verdict)>,
+    /// The lease, if it was granted.
+    pub lease: Option<Lease>,
+    /// The frame to send.
+    pub answer: Option<Vec<u8>>,
+}
+
+/// A packet's outcome, before the flow table is asked.
+struct Outcome {
+    protocol: Protocol,
+    ports: (u16, u16),
+    step: Step,
+    verdict: Verdict,
+    answer: Option<Vec<u8>>,
+    lease: Option<Lease>,
+}
+
+impl Outcome {
+    fn dropped(protocol: Protocol, ports: (u16, u16)) -> Self {
+        Self { protocol, ports, step: Step::default(), verdict: Verdict::Dropped, answer: None, lease: None }
+    }
+
+    fn with(self, verdict: Verdict, answer: Vec<u8>) -> Self {
+        Self { verdict, answer: Some(answer), ..self }
+    }
+}
+
+/// An IPv4 packet and whether it may be answered.
+struct Ipv4<'a> {
+    /// The whole packet.
+    bytes: &'a [u8],
+    payload: &'a [u8],
+    route: Route,
+    /// It is whole and undamaged, comes from the guest's address and is addressed to a host of ours.
+    sound: bool,
+    /// The payload's first bytes are the transport header.
+    first: bool,
+    /// Our end and the guest's, for checksums.
+    from_guest: Ipv4Addr,
+}
+
+/// Everybody but the guest.
+#[derive(Debug)]
+pub struct Peer {
+    guest: Option<EthernetAddress>,
+    flows: Flows,
+}
+
+impl Peer {
+    /// `guest`: the only MAC address that is answered, if it is known.
+    pub fn new(guest: Option<[u8; 6]>) -> Self {
+        Self { guest: guest.map(EthernetAddress), flows: Flows::default() }
+    }
+
+    /// Takes a frame of the guest.
+    pub fn handle(&mut self, bytes: &[u8]) -> Handled {
+        let Ok(frame) = EthernetFrame::new_checked(bytes) else { return Handled::default() };
+        let mac = frame.src_addr();
+        let known = mac.is_unicast() && self.guest.is_none_or(|guest| guest == mac);
+        match frame.ethertype() {
+            EthernetProtocol::Arp if known => Handled { answer: arp(&frame), ..Handled::default() },
+            EthernetProtocol::Ipv4 => self.ipv4(&frame, known),
+            EthernetProtocol::Ipv6 => self.ipv6(frame.payload()),
+            _ => Handled::default(),
+        }
+    }
+
+    fn ipv4(&mut self, frame: &EthernetFrame<&[u8]>, known: bool) -> Handled {
+        let Ok(packet) = Ipv4Packet::new_checked(frame.payload()) else { return Handled::default() };
+        if packet.version() != 4 || packet.header_len() < 20 {
+            return Handled::default();
+        }
+        let (source, destination) = (packet.src_addr(), packet.dst_addr());
+        let whole = packet.verify_checksum() && !packet.more_frags() && packet.frag_offset() == 0;
+        let ip = Ipv4 {
+            bytes: &frame.payload()[..usize::from(packet.total_len())],
+            payload: packet.payload(),
+            route: Route { to_mac: frame.src_addr(), from_mac: frame.dst_addr(), to: source, from: destination },
+            sound: known && whole && source == lan::GUEST && lan::reaches(destination, frame.dst_addr()),
+            first: packet.frag_offset() == 0,
+            from_guest: source,
+        };
+        let outcome = match packet.next_header() {
+            IpProtocol::Tcp => tcp(&ip),
+            IpProtocol::Udp => udp(&ip, known && whole, frame.dst_addr()),
+            IpProtocol::Icmp => icmp(&ip),
+            _ => Outcome::dropped(Protocol::Other, (0, 0)),
+        };
+        self.note(source.into(), destination.into(), outcome)
+    }
+
+    /// Reported, never answered. Neighbour discovery and multicast membership (`ICMPv6` 130-143), which every guest
+    /// chatters, are only recorded, as ARP is.
+    fn ipv6(&mut self, bytes: &[u8]) -> Handled {
+        let Ok(packet) = Ipv6Packet::new_checked(bytes) else { return Handled::default() };
+        let payload = packet.payload();
+        let (protocol, ports) = match packet.next_header() {
+            IpProtocol::Tcp => (Protocol::Tcp, ports(payload)),
+            IpProtocol::Udp => (Protocol::Udp, ports(payload)),
+            IpProtocol::Icmpv6 if matches!(payload.first(), Some(130..=143)) => return Handled::default(),
+            IpProtocol::HopByHop => return Handled::default(), // Multicast membership comes behind it.
+            IpProtocol::Icmpv6 => (Protocol::Icmp, (0, 0)),
+            _ => (Protocol::Other, (0, 0)),
+        };
+        if packet.version() != 6 {
+            return Handled::default();
+        }
+        let outcome = Outcome::dropped(protocol, ports);
+        self.note(packet.src_addr().into(), packet.dst_addr().into(), outcome)
+    }
+
+    fn note(&mut self, origin: IpAddr, destination: IpAddr, outcome: Outcome) -> Handled {
+        let origin = NetEndpoint { address: origin, port: outcome.ports.0 };
+        let destination = NetEndpoint { address: destination, port: outcome.ports.1 };
+        let flow = (outcome.protocol, origin, destination);
+        let fresh = self.flows.see(flow, outcome.step);
+        Handled { flow: fresh.then_some((flow, outcome.verdict)), lease: outcome.lease, answer: outcome.answer }
+    }
+}
+
+/// Source and destination port, which TCP and UDP have in the same place; 0 if cut off.
+fn ports(payload: &[u8]) -> (u16, u16) {
+    payload.first_chunk().map_or((0, 0), |&[a, b, c, d]| (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
+}
+
+fn arp(frame: &EthernetFrame<&[u8]>) -> Option<Vec<u8>> {
+    let packet = ArpPacket::new_checked(frame.payload()).ok()?;
+    let ArpRepr::EthernetIpv4 { operation, source_hardware_addr, source_protocol_addr, target_protocol_addr, .. } =
+        ArpRepr::parse(&packet).ok()?
+    else {
+        return None;
+    };
+    let ours = lan::is_neighbour(target_protocol_addr)
+        && (frame.dst_addr().is_broadcast() || frame.dst_addr().0 == lan::mac_of(target_protocol_addr));
+    // A guest that claims an address of ours gets no answer: an announcement asks nobody (RFC 5227).
+    let asks = operation == ArpOperation::Request
+        && source_hardware_addr == frame.src_addr()
+        && source_protocol_addr != target_protocol_addr;
+    (ours && asks).then(|| emit::arp_reply(target_protocol_addr, source_hardware_addr, source_protocol_addr))
+}
+
+fn tcp(ip: &Ipv4<'_>) -> Outcome {
+    let ports = if ip.first { ports(ip.payload) } else { (0, 0) };
+    let mut outcome = Outcome::dropped(Protocol::Tcp, ports);
+    let Ok(segment) = TcpPacket::new_checked(ip.payload) else { return outcome };
+    let intact = segment.verify_checksum(&ip.from_guest.into(), &ip.route.from.into());
+    if !ip.sound || !intact || ports.0 == 0 || ports.1 == 0 {
+        return outcome;
+    }
+    outcome.step = Step { opens: segment.syn() && !segment.ack(), closes: true };
+    if segment.rst() {
+        return outcome;
+    }
+    outcome.with(Verdict::Refused, emit::tcp_reset(ip.route, &segment))
+}
+
+/// `whole`: the IPv4 packet is, whoever it is addressed to (a DHCP client has no address yet).
+fn udp(ip: &Ipv4<'_>, whole: bool, to_mac: EthernetAddress) -> Outcome {
+    let ports = if ip.first { ports(ip.payload) } else { (0, 0) };
+    let outcome = Outcome::dropped(Protocol::Udp, ports);
+    let Ok(datagram) = UdpPacket::new_checked(ip.payload) else { return outcome };
+    let intact = datagram.verify_checksum(&ip.from_guest.into(), &ip.route.from.into());
+    if !whole || !intact {
+        return outcome;
+    }
+    let to_dhcp = (ip.route.from.is_broadcast() && to_mac.is_broadcast())
+        || (ip.route.from == lan::GATEWAY && to_mac.0 == lan::gateway_mac());
+    if ports == (dhcp::CLIENT, dhcp::SERVER) && to_dhcp {
+        return dhcp(ip, outcome, datagram.payload());
+    }
+    if !ip.sound || ports.0 == 0 || ports.1 == 0 {
+        return outcome;
+    }
+    if ports.1 == DNS {
+        return match dns::refuse(datagram.payload()) {
+            Some(reply) => outcome.with(Verdict::Refused, emit::udp(ip.route, DNS, ports.0, &reply)),
+            None => outcome,
+        };
+    }
+    outcome.with(Verdict::Refused, emit::port_unreachable(ip.route, ip.bytes))
+}
+
+fn dhcp(ip: &Ipv4<'_>, outcome: Outcome, message: &[u8]) -> Outcome {
+    let Some(reply) = dhcp::answer(message, ip.route.to_mac) else { return outcome };
+    let route = Route {
+        to_mac: if reply.broadcast { EthernetAddress::BROADCAST } else { ip.route.to_mac },
+        to: if reply.broadcast { Ipv4Addr::BROADCAST } else { lan::GUEST },
+        from_mac: EthernetAddress(lan::gateway_mac()),
+        from: lan::GATEWAY,
+    };
+    let answer = emit::udp(route, dhcp::SERVER, dhcp::CLIENT, &reply.message);
+    Outcome { lease: reply.lease, ..outcome.with(Verdict::Answered, answer) }
+}
+
+fn icmp(ip: &Ipv4<'_>) -> Outcome {
+    let outcome = Outcome::dropped(Protocol::Icmp, (0, 0));
+    let Ok(packet) = Icmpv4Packet::new_checked(ip.payload) else { return outcome };
+    let ping = packet.msg_type() == Icmpv4Message::EchoRequest && packet.msg_code() == 0 && packet.verify_checksum();
+    if !ip.sound || !ping || ip.route.from != lan::GATEWAY {
+        return outcome;
+    }
+    let Some((head, data)) = ip.payload.split_first_chunk::<8>() else { return outcome };
+    outcome.with(Verdict::Answered, emit::echo_reply(ip.route, [head[4], head[5], head[6], head[7]], data))
+}
