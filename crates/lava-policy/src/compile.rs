@@ -1,0 +1,169 @@
+//! From the text of a policy file to a [`Policy`], with every mistake reported.
+
+use std::collections::HashSet;
+use std::ops::Range;
+
+use lava_event::Action;
+
+use crate::error::{Code, Report, suggestion};
+use crate::yaml::{self, Node, Value};
+use crate::{MAX_FILE, MAX_RULES, Policy, PolicyError, Rule, condition};
+
+const POLICY: [&str; 4] = ["policy", "description", "default", "rules"];
+const RULE: [&str; 4] = ["name", "when", "action", "reason"];
+
+pub(crate) fn compile(source: &str, text: &str) -> Result<Policy, Vec<PolicyError>> {
+    if text.len() > MAX_FILE {
+        let mut report = Report::new(source, "");
+        report.push(Code::TooLarge, 0..0, format!("the file is longer than {MAX_FILE} bytes"), "", None);
+        return Err(report.errors);
+    }
+    let mut report = Report::new(source, text);
+    let root = match yaml::parse(text) {
+        Ok(Some(root)) => root,
+        Ok(None) => {
+            report.push(Code::MissingField, 0..0, "the file is empty", "a policy is expected", None);
+            return Err(report.errors);
+        }
+        Err(bad) => {
+            let code = if bad.too_large { Code::TooLarge } else { Code::NotYaml };
+            report.push(code, bad.span, format!("this cannot be read: {}", bad.message), "here", None);
+            return Err(report.errors);
+        }
+    };
+    let policy = policy(&root, &mut report);
+    match policy {
+        Some(policy) if report.errors.is_empty() => Ok(policy),
+        _ => Err(report.errors),
+    }
+}
+
+/// The fields of a mapping, unknown and repeated ones reported.
+fn fields<'a>(node: &'a Node, what: &str, known: &[&str], report: &mut Report) -> Option<Vec<(&'a str, &'a Node)>> {
+    let Value::Mapping(pairs) = &node.value else {
+        wrong(node, what, "a mapping", report);
+        return None;
+    };
+    let mut found: Vec<(&str, &Node)> = Vec::new();
+    for (key, value) in pairs {
+        let Value::Scalar(name, _) = &key.value else {
+            wrong(key, "a field's name", "a text", report);
+            continue;
+        };
+        if !known.contains(&name.as_str()) {
+            let help = Some(suggestion(name, known));
+            report.push(Code::UnknownField, key.span.clone(), format!("{what} has no field `{name}`"), "unknown", help);
+        } else if found.iter().any(|(n, _)| n == name) {
+            report.push(Code::Duplicate, key.span.clone(), format!("`{name}` is given twice"), "again", None);
+        } else {
+            found.push((name, value));
+        }
+    }
+    Some(found)
+}
+
+fn wrong(node: &Node, what: &str, wanted: &str, report: &mut Report) {
+    let message = format!("{what} has to be {wanted}, this is {}", node.what());
+    report.push(Code::BadValue, node.span.clone(), message, format!("{wanted} is expected"), None);
+}
+
+fn get<'a>(fields: &[(&str, &'a Node)], name: &str) -> Option<&'a Node> {
+    fields.iter().find(|(n, _)| *n == name).map(|(_, node)| *node)
+}
+
+fn text<'a>(node: Option<&'a Node>, name: &str, report: &mut Report) -> Option<&'a str> {
+    match &node?.value {
+        Value::Scalar(text, _) => Some(text),
+        _ => {
+            wrong(node?, &format!("`{name}`"), "a text", report);
+            None
+        }
+    }
+}
+
+fn required<'a>(
+    fields: &[(&str, &'a Node)],
+    name: &str,
+    what: &str,
+    at: &Range<usize>,
+    report: &mut Report,
+) -> Option<&'a Node> {
+    let node = get(fields, name);
+    if node.is_none() {
+        let help = Some(format!("add `{name}: ...`"));
+        let at = at.start..at.end.min(at.start + 1);
+        report.push(Code::MissingField, at, format!("{what} has no `{name}`"), "missing in here", help);
+    }
+    node
+}
+
+fn action(node: Option<&Node>, name: &str, report: &mut Report) -> Option<Action> {
+    let value = text(node, name, report)?;
+    let found = [Action::Allow, Action::Deny, Action::Remediate].into_iter().find(|a| a.to_string() == value);
+    if found.is_none() {
+        let help = Some(suggestion(value, &["allow", "deny", "remediate"]));
+        report.push(Code::BadValue, node?.span.clone(), format!("`{value}` is no action"), "no action", help);
+    }
+    found
+}
+
+fn policy(root: &Node, report: &mut Report) -> Option<Policy> {
+    let fields = fields(root, "a policy", &POLICY, report)?;
+    let at = &root.span;
+    let name = required(&fields, "policy", "the policy", at, report);
+    let name = text(name, "policy", report);
+    let description = text(get(&fields, "description"), "description", report);
+    let default = required(&fields, "default", "the policy", at, report);
+    let default = action(default, "default", report);
+    let mut rules = Vec::new();
+    match required(&fields, "rules", "the policy", at, report) {
+        Some(Node { value: Value::Sequence(items), span }) => {
+            if items.len() > MAX_RULES {
+                report.push(
+                    Code::TooLarge,
+                    span.start..span.start,
+                    format!("more than {MAX_RULES} rules"),
+                    "here",
+                    None,
+                );
+                return None;
+            }
+            let mut names = HashSet::new();
+            rules.extend(items.iter().filter_map(|item| rule(item, &mut names, report)));
+        }
+        Some(node) => wrong(node, "`rules`", "a list", report),
+        None => {}
+    }
+    Some(Policy { name: name?.to_owned(), description: description.unwrap_or("").to_owned(), default: default?, rules })
+}
+
+fn rule<'a>(node: &'a Node, names: &mut HashSet<&'a str>, report: &mut Report) -> Option<Rule> {
+    let fields = fields(node, "a rule", &RULE, report)?;
+    let at = &node.span;
+    let name_node = required(&fields, "name", "the rule", at, report);
+    let name = text(name_node, "name", report);
+    if let (Some(name), Some(node)) = (name, name_node)
+        && !names.insert(name)
+    {
+        report.push(Code::Duplicate, node.span.clone(), format!("there are two rules `{name}`"), "the second", None);
+    }
+    let answer = required(&fields, "action", "the rule", at, report);
+    let answer = action(answer, "action", report);
+    let reason = text(get(&fields, "reason"), "reason", report);
+    let when = required(&fields, "when", "the rule", at, report)?;
+    let source = text(Some(when), "when", report)?;
+    let literal = matches!(when.value, Value::Scalar(_, true));
+    let condition = match condition::compile(source) {
+        Ok(condition) => condition,
+        Err(mistakes) => {
+            for m in mistakes {
+                // Folded and escaped texts differ from the file: then all of it is underlined.
+                let start = when.span.start;
+                let span = if literal { start + m.span.start..start + m.span.end } else { when.span.clone() };
+                report.push(m.code, span, m.message, "in this condition", m.help);
+            }
+            return None;
+        }
+    };
+    Some(Rule { name: name?.to_owned(), condition, action: answer?, reason: reason.map(str::to_owned) })
+}

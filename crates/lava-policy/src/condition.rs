@@ -1,0 +1,221 @@
+//! Conditions: CEL expressions over `event` and `trace`, checked when the policy is compiled.
+//!
+//! Bounds: an expression has at most [`MAX_LEN`] bytes, [`MAX_NODES`] nodes and [`MAX_DEPTH`] levels; a loop (`exists`,
+//! `all`, `map`, `filter`) stands in no other loop, and runs over a list of at most [`MAX_LIST`] elements.
+
+use std::ops::Range;
+
+use cel::common::ast::{Expr, LiteralValue};
+use cel::parser::{Expression, PrattParser};
+
+use crate::error::{Code, suggestion};
+
+pub(crate) const MAX_LEN: usize = 4096;
+const MAX_NODES: usize = 512;
+const MAX_DEPTH: usize = 24;
+/// Longest list a loop runs over.
+pub(crate) const MAX_LIST: usize = 1024;
+
+const VARIABLES: [&str; 2] = ["event", "trace"];
+const FUNCTIONS: [&str; 10] =
+    ["size", "contains", "startsWith", "endsWith", "int", "uint", "double", "string", "bool", "type"];
+const TRACE: [&str; 4] = ["tainted", "stages", "verdict", "task_started"];
+/// The kinds of events, as [`lava_event::Kind::name`] gives them.
+const KINDS: [&str; 23] = [
+    "process.fork",
+    "process.exec",
+    "process.exit",
+    "process.credentials",
+    "file.open",
+    "file.create",
+    "file.write",
+    "file.attributes",
+    "file.rename",
+    "file.unlink",
+    "net.connect",
+    "net.flow",
+    "net.lease",
+    "kernel.module_load",
+    "disk.write",
+    "vm.started",
+    "vm.introspection",
+    "vm.task",
+    "vm.task_exit",
+    "vm.reset",
+    "vm.decision",
+    "vm.gap",
+    "vm.ended",
+];
+
+/// A mistake in a condition; the span counts bytes of the condition.
+pub(crate) struct Mistake {
+    pub(crate) code: Code,
+    pub(crate) span: Range<usize>,
+    pub(crate) message: String,
+    pub(crate) help: Option<String>,
+}
+
+pub(crate) struct Condition {
+    pub(crate) expression: Expression,
+    /// It has a loop.
+    pub(crate) loops: bool,
+}
+
+pub(crate) fn compile(text: &str) -> Result<Condition, Vec<Mistake>> {
+    let too_large = |what: String| {
+        Err(vec![Mistake {
+            code: Code::TooLarge,
+            span: 0..text.len(),
+            message: what,
+            help: Some("split it into several rules: the first that matches decides".into()),
+        }])
+    };
+    if text.len() > MAX_LEN {
+        return too_large(format!("the condition is longer than {MAX_LEN} bytes"));
+    }
+    // The parser recurses; what would nest deeper than we accept never reaches it.
+    if text.bytes().filter(|b| b"([{?".contains(b)).count() > 128 {
+        return too_large("the condition has more than 128 brackets".into());
+    }
+    let parser = PrattParser::new().max_recursion_depth(24).max_expression_node_count(4 * MAX_NODES);
+    let expression = match parser.parse(text) {
+        Ok(expression) => expression,
+        Err(errors) => return Err(errors.errors.iter().take(3).map(|e| syntax(text, e)).collect()),
+    };
+    let mut check = Check { text, mistakes: Vec::new(), nodes: 0, loops: false, scope: Vec::new(), too_large: None };
+    check.walk(&expression, 0, false);
+    match check.too_large {
+        Some(what) => too_large(what.into()),
+        None if check.mistakes.is_empty() => Ok(Condition { expression, loops: check.loops }),
+        None => Err(check.mistakes),
+    }
+}
+
+fn syntax(text: &str, error: &cel::ParseError) -> Mistake {
+    let line = usize::try_from(error.pos.0).unwrap_or(1).max(1);
+    let column = usize::try_from(error.pos.1).unwrap_or(1).max(1);
+    let start: usize = text.split_inclusive('\n').take(line - 1).map(str::len).sum();
+    let rest = text.get(start..).unwrap_or("");
+    let at = start + rest.char_indices().nth(column - 1).map_or(rest.trim_end().len(), |(at, _)| at);
+    let end = at + text.get(at..).and_then(|t| t.chars().next()).map_or(0, char::len_utf8);
+    let help = "conditions are CEL: `event.kind == \"disk.write\" && trace.task_started`";
+    Mistake {
+        code: Code::Syntax,
+        span: at..end,
+        message: format!("the condition is not CEL: {}", error.msg.trim_start_matches("Syntax error: ")),
+        help: Some(help.into()),
+    }
+}
+
+struct Check<'a> {
+    text: &'a str,
+    mistakes: Vec<Mistake>,
+    nodes: usize,
+    loops: bool,
+    scope: Vec<String>,
+    too_large: Option<&'static str>,
+}
+
+impl Check<'_> {
+    /// Where `word` stands: the AST of this parser has no places.
+    fn find(&self, word: &str) -> Range<usize> {
+        let part = |c: char| c.is_alphanumeric() || c == '_';
+        self.text
+            .match_indices(word)
+            .map(|(at, _)| at..at + word.len())
+            .find(|r| !self.text[..r.start].ends_with(part) && !self.text[r.end..].starts_with(part))
+            .unwrap_or(0..self.text.len())
+    }
+
+    fn unknown(&mut self, what: &str, name: &str, known: &[&str]) {
+        let help = Some(suggestion(name, known));
+        let message = format!("unknown {what} `{name}`");
+        self.mistakes.push(Mistake { code: Code::UnknownName, span: self.find(name), message, help });
+    }
+
+    fn walk(&mut self, node: &Expression, depth: usize, in_loop: bool) {
+        self.nodes += 1;
+        if depth > MAX_DEPTH || self.nodes > MAX_NODES {
+            self.too_large = Some("the condition is too large or nested too deeply");
+            return;
+        }
+        let below = depth + 1;
+        match &node.expr {
+            Expr::Ident(name) => {
+                if !VARIABLES.contains(&name.as_str()) && !self.scope.contains(name) {
+                    self.unknown("variable", name, &VARIABLES);
+                }
+            }
+            Expr::Select(select) => {
+                if matches!(&select.operand.expr, Expr::Ident(name) if name == "trace")
+                    && !TRACE.contains(&select.field.as_str())
+                {
+                    self.unknown("field of `trace`", &select.field, &TRACE);
+                }
+                self.walk(&select.operand, below, in_loop);
+            }
+            Expr::Call(call) => {
+                let name = call.func_name.as_str();
+                if name.starts_with(|c: char| c.is_ascii_alphabetic()) && !FUNCTIONS.contains(&name) {
+                    self.unknown("function", name, &FUNCTIONS);
+                }
+                if let [a, b] = call.args.as_slice()
+                    && matches!(name, "_==_" | "_!=_" | "@in")
+                {
+                    self.kind(a, b);
+                    self.kind(b, a);
+                }
+                call.target.iter().for_each(|target| self.walk(target, below, in_loop));
+                call.args.iter().for_each(|arg| self.walk(arg, below, in_loop));
+            }
+            Expr::List(list) => list.elements.iter().for_each(|e| self.walk(e, below, in_loop)),
+            Expr::Comprehension(c) => {
+                self.loops = true;
+                if in_loop {
+                    self.too_large = Some("a loop within a loop could run for very long");
+                }
+                self.walk(&c.iter_range, below, in_loop);
+                let outer = self.scope.len();
+                self.scope.extend([c.iter_var.clone(), c.accu_var.clone()]);
+                self.scope.extend(c.iter_var2.clone());
+                self.walk(&c.accu_init, below, in_loop);
+                for body in [&c.loop_cond, &c.loop_step, &c.result] {
+                    self.walk(body, below, true);
+                }
+                self.scope.truncate(outer);
+            }
+            // Their keys have no order, and a decision must not depend on one.
+            Expr::Map(_) | Expr::Struct(_) => self.mistakes.push(Mistake {
+                code: Code::Syntax,
+                span: 0..self.text.len(),
+                message: "map and struct literals are not used in conditions".into(),
+                help: None,
+            }),
+            Expr::Literal(_) | Expr::Unspecified => {}
+        }
+    }
+
+    fn kind(&mut self, field: &Expression, value: &Expression) {
+        let is_kind = matches!(&field.expr, Expr::Select(s) if s.field == "kind"
+            && matches!(&s.operand.expr, Expr::Ident(name) if name == "event"));
+        if !is_kind {
+            return;
+        }
+        let elements = match &value.expr {
+            Expr::List(list) => list.elements.as_slice(),
+            _ => std::slice::from_ref(value),
+        };
+        for element in elements {
+            if let Expr::Literal(LiteralValue::String(text)) = &element.expr
+                && !KINDS.contains(&text.inner())
+            {
+                self.mistakes.push(Mistake {
+                    code: Code::UnknownKind,
+                    span: self.find(text.inner()),
+                    message: format!("no event is of the kind `{}`", text.inner()),
+                    help: Some(suggestion(text.inner(), &KINDS)),
+                });
+            }
+        }
+    }
+}

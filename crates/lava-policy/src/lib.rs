@@ -1,0 +1,111 @@
+//! Policies: rules in YAML with CEL conditions, answering events that wait for a decision.
+//!
+//! [`Policy::compile`] reads a file and reports every mistake in it, [`Policy::decide`] answers an event. The first rule
+//! that matches, in the file's order, decides; a rule that cannot be evaluated does not match, and is reported as an
+//! [`EvaluationFault`]. In conditions `event` has the JSON form's names, `trace` is the [`TraceView`]; whole numbers
+//! are CEL `int` where they fit and `uint` above. Optional fields are tested with `has(event.process)`.
+//!
+//! *Invariant:* no I/O, no clock; the same event and trace give the same answer.
+//!
+//! *Limits:* 1 MiB and 1000 rules a file; see `condition.rs` for expressions. No regular expressions.
+#![forbid(unsafe_code)]
+
+mod compile;
+mod condition;
+mod error;
+mod evaluate;
+mod yaml;
+
+use lava_event::{Action, Decision, Event, Stage, Verdict};
+
+pub use error::{Code, PolicyError};
+
+/// Longest policy file, bytes.
+pub const MAX_FILE: usize = 1 << 20;
+/// Most rules in a file.
+pub const MAX_RULES: usize = 1000;
+
+/// Names of the policies that come with LAVA.
+pub const BUILTIN: [&str; 3] = ["observe", "protect", "remediate"];
+
+/// The text of a policy that comes with LAVA.
+#[must_use]
+pub fn builtin(name: &str) -> Option<&'static str> {
+    match name {
+        "observe" => Some(include_str!("../../../rules/policies/observe.yaml")),
+        "protect" => Some(include_str!("../../../rules/policies/protect.yaml")),
+        "remediate" => Some(include_str!("../../../rules/policies/remediate.yaml")),
+        _ => None,
+    }
+}
+
+/// What is known of the trace when an event is decided: `trace` in conditions.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TraceView {
+    /// The acting process descends from the task, or was touched by it.
+    pub tainted: bool,
+    /// Stages of the kill chain seen so far.
+    pub stages: Vec<Stage>,
+    /// The verdict so far.
+    pub verdict: Verdict,
+    /// The task was handed to the guest.
+    pub task_started: bool,
+}
+
+/// A rule that could not be evaluated, and so did not match.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EvaluationFault {
+    /// The rule.
+    pub rule: String,
+    /// Why, in a sentence; escaped, fit for display.
+    pub message: String,
+}
+
+pub(crate) struct Rule {
+    pub(crate) name: String,
+    pub(crate) condition: condition::Condition,
+    pub(crate) action: Action,
+    pub(crate) reason: Option<String>,
+}
+
+/// A compiled policy.
+pub struct Policy {
+    name: String,
+    description: String,
+    default: Action,
+    rules: Vec<Rule>,
+}
+
+impl std::fmt::Debug for Policy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Policy").field("name", &self.name).field("rules", &self.rules.len()).finish_non_exhaustive()
+    }
+}
+
+impl Policy {
+    /// Compiles the policy in `text`; `source_name` stands in diagnostics.
+    ///
+    /// # Errors
+    /// Every mistake found, in the file's order.
+    pub fn compile(source_name: &str, text: &str) -> Result<Self, Vec<PolicyError>> {
+        compile::compile(source_name, text)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it says of itself; may be empty.
+    #[must_use]
+    pub fn description(&self) -> &str {
+        &self.description
+    }
+
+    /// Answers `event`, and says which rules could not be evaluated on the way.
+    #[must_use]
+    pub fn decide(&self, event: &Event, trace: &TraceView) -> (Decision, Vec<EvaluationFault>) {
+        evaluate::decide(self.default, &self.rules, event, trace)
+    }
+}
