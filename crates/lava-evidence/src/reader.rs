@@ -1,0 +1,375 @@
+//! Reading a session that somebody hands us: everything in it may be broken.
+//!
+//! Nothing is read whole that has no bound: a line of the log is at most [`MAX_LINE`], a manifest 1 MiB, a trace 64 MiB.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use lava_event::{Event, Finding, Sha256};
+use lava_graph::Trace;
+use serde::de::DeserializeOwned;
+
+use crate::{ChainReport, Error, MAX_ARTIFACT, Manifest, Problem, State, chain, files};
+
+/// Longest line of a log, bytes.
+pub const MAX_LINE: usize = 4 << 20;
+/// Problems listed by the verifier.
+const MAX_PROBLEMS: usize = 100;
+/// The files whose hashes stand in the manifest.
+pub(crate) const HASHED: [&str; 8] = [
+    "events.jsonl",
+    "chain.txt",
+    "findings.jsonl",
+    "trace.json",
+    "trace.svg",
+    "report.html",
+    "traffic.pcapng",
+    "console.log",
+];
+
+/// A session's folder.
+#[derive(Clone, Debug)]
+pub struct Session {
+    dir: PathBuf,
+    manifest: Manifest,
+}
+
+/// An entry of [`Session::list`].
+#[derive(Debug)]
+pub struct Listed {
+    /// Its folder.
+    pub dir: PathBuf,
+    /// The session, or why it cannot be read.
+    pub session: Result<Session, Error>,
+}
+
+impl Session {
+    /// Opens a session's folder.
+    ///
+    /// # Errors
+    /// If there is no manifest that this LAVA reads.
+    pub fn open(dir: &Path) -> Result<Self, Error> {
+        let path = dir.join("manifest.json");
+        if !path.is_file() {
+            return Err(Error::NotASession(dir.to_path_buf()));
+        }
+        let manifest: Manifest = read_json(&path, 1 << 20)?;
+        if manifest.format != crate::manifest::FORMAT {
+            let problem = format!("layout {} is not known here: read it with LAVA {}", manifest.format, manifest.lava);
+            return Err(Error::Malformed { path, problem });
+        }
+        Ok(Self { dir: dir.to_path_buf(), manifest })
+    }
+
+    pub(crate) fn assume(dir: &Path, manifest: Manifest) -> Self {
+        Self { dir: dir.to_path_buf(), manifest }
+    }
+
+    /// All sessions below `root`, by name (so by time). A broken one is listed with its error.
+    ///
+    /// # Errors
+    /// If `root` cannot be read.
+    pub fn list(root: &Path) -> Result<Vec<Listed>, Error> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(root).map_err(|error| Error::io("read", root, error))? {
+            let dir = entry.map_err(|error| Error::io("read", root, error))?.path();
+            if dir.is_dir() {
+                found.push(Listed { session: Self::open(&dir), dir });
+            }
+        }
+        found.sort_by(|a, b| a.dir.cmp(&b.dir));
+        Ok(found)
+    }
+
+    /// Its folder.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What it was.
+    #[must_use]
+    pub const fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Its events, one by one.
+    ///
+    /// # Errors
+    /// If the log cannot be opened.
+    pub fn events(&self) -> Result<Events, Error> {
+        Ok(Events { lines: Lines::open(self.dir.join("events.jsonl"))? })
+    }
+
+    /// Its findings.
+    ///
+    /// # Errors
+    /// If they cannot be read; a torn last line is left out.
+    pub fn findings(&self) -> Result<Vec<Finding>, Error> {
+        let mut lines = Lines::open(self.dir.join("findings.jsonl"))?;
+        let mut found = Vec::new();
+        while let Some(line) = lines.next()? {
+            found.push(lines.parse(&line)?);
+        }
+        Ok(found)
+    }
+
+    /// Its trace, written when it was closed.
+    ///
+    /// # Errors
+    /// If there is none (build it anew from the events) or it is broken.
+    pub fn trace(&self) -> Result<Trace, Error> {
+        read_json(&self.dir.join("trace.json"), 64 << 20)
+    }
+
+    /// An artifact's bytes; `None` if it was not kept.
+    ///
+    /// # Errors
+    /// If it cannot be read, or its bytes do not have its hash.
+    pub fn artifact(&self, sha256: &Sha256) -> Result<Option<Vec<u8>>, Error> {
+        let path = self.dir.join("artifacts").join(sha256.to_string());
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let bytes = read_bounded(&path, MAX_ARTIFACT)?;
+        if Sha256::of(&bytes) == *sha256 {
+            Ok(Some(bytes))
+        } else {
+            Err(Error::Malformed {
+                path,
+                problem: "its bytes do not have the hash that is its name: changed later".into(),
+            })
+        }
+    }
+
+    /// Holds the log against its chain, and the chain and the other files against the manifest.
+    ///
+    /// # Errors
+    /// If a file cannot be read at all; what is wrong with them is in the report.
+    pub fn verify_chain(&self) -> Result<ChainReport, Error> {
+        let mut check = Check::default();
+        let mut events = Lines::open(self.dir.join("events.jsonl"))?;
+        let mut links = Lines::open(self.dir.join("chain.txt"))?;
+        let mut head = chain::start(&self.manifest.session);
+        let (mut sealed, mut unsealed) = (0, 0);
+        let mut broken = false;
+        loop {
+            let line = match events.next() {
+                Ok(line) => line,
+                Err(error @ Error::Line { .. }) => {
+                    check.add("events.jsonl", Some(events.number), &error.to_string(), true);
+                    Some(Vec::new())
+                }
+                Err(error) => return Err(error),
+            };
+            let Some(line) = line else { break };
+            let Some(link) = links.next()? else {
+                unsealed += 1;
+                continue;
+            };
+            head = chain::next(&head, &line);
+            if link == head.to_string().as_bytes() {
+                sealed += u64::from(!broken);
+            } else if !broken {
+                broken = true;
+                check.add(
+                    "events.jsonl",
+                    Some(events.number),
+                    "this line, or one cut out before it, is not as it was written",
+                    true,
+                );
+            }
+            if let Ok(event) = serde_json::from_slice::<Event>(&line) {
+                check.seq(event.seq, events.number);
+            } else {
+                check.add("events.jsonl", Some(events.number), "is no event", true);
+            }
+        }
+        let mut cut = 0u64;
+        while links.next()?.is_some() {
+            cut += 1;
+        }
+        self.check_ends(&mut check, unsealed, cut, (&events, &links));
+        if let Some(known) = self.manifest.chain_head
+            && known != head
+            && !broken
+            && cut == 0
+        {
+            check.add(
+                "manifest.json",
+                None,
+                "the chain's head is another one: the log was cut, or the manifest changed",
+                true,
+            );
+        }
+        self.check_files(&mut check)?;
+        Ok(ChainReport { sealed, head, problems: check.problems })
+    }
+
+    fn check_ends(&self, check: &mut Check, unsealed: u64, cut: u64, (events, links): (&Lines, &Lines)) {
+        let closed = self.manifest.chain_head.is_some();
+        if unsealed > 0 {
+            check.add(
+                "events.jsonl",
+                None,
+                &format!("{unsealed} event(s) at the end are not sealed"),
+                closed || unsealed > 1,
+            );
+        }
+        if cut > 0 {
+            check.add("events.jsonl", None, &format!("{cut} event(s) are missing at the end"), true);
+        }
+        for (name, lines) in [("events.jsonl", events), ("chain.txt", links)] {
+            if let Some(line) = lines.torn {
+                check.add(
+                    name,
+                    Some(line),
+                    "the last line is torn: LAVA or the machine stopped while writing it",
+                    closed,
+                );
+            }
+        }
+        if !closed && self.manifest.state == State::Open {
+            check.add("manifest.json", None, "the session was not closed: it is running, or its writer died", false);
+        }
+    }
+
+    fn check_files(&self, check: &mut Check) -> Result<(), Error> {
+        // Only names that we write: a manifest from elsewhere must not make us read elsewhere.
+        for name in HASHED {
+            let Some(known) = self.manifest.files.get(name) else { continue };
+            match files::hash(&self.dir.join(name))? {
+                None => check.add(name, None, "is missing", true),
+                Some(now) if now != *known => {
+                    check.add(name, None, "is not as it was when the session was closed", true)
+                }
+                Some(_) => {}
+            }
+        }
+        let artifacts = self.dir.join("artifacts");
+        let Ok(entries) = fs::read_dir(&artifacts) else { return Ok(()) };
+        let mut names: Vec<String> =
+            entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        names.sort();
+        for name in names.iter().filter(|name| !name.ends_with(".part")) {
+            if files::hash(&artifacts.join(name))?.is_none_or(|hash| hash.to_string() != *name) {
+                check.add(&format!("artifacts/{name}"), None, "its bytes do not have the hash that is its name", true);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Check {
+    problems: Vec<Problem>,
+    seq: Option<u64>,
+}
+
+impl Check {
+    fn add(&mut self, file: &str, line: Option<u64>, what: &str, tampering: bool) {
+        if self.problems.len() < MAX_PROBLEMS {
+            self.problems.push(Problem { file: file.into(), line, what: what.into(), tampering });
+        }
+    }
+
+    fn seq(&mut self, seq: u64, line: u64) {
+        let expected = self.seq.map_or(seq, |last| last.saturating_add(1));
+        if seq != expected {
+            self.add("events.jsonl", Some(line), &format!("event {seq} stands where {expected} is due"), true);
+        }
+        self.seq = Some(seq);
+    }
+}
+
+/// The lines of a file, bounded.
+#[derive(Debug)]
+struct Lines {
+    path: PathBuf,
+    reader: BufReader<File>,
+    number: u64,
+    torn: Option<u64>,
+}
+
+impl Lines {
+    fn open(path: PathBuf) -> Result<Self, Error> {
+        let file = File::open(&path).map_err(|error| Error::io("read", &path, error))?;
+        Ok(Self { path, reader: BufReader::with_capacity(64 * 1024, file), number: 0, torn: None })
+    }
+
+    /// The next line without its end; `None` at the end and before a torn last line.
+    fn next(&mut self) -> Result<Option<Vec<u8>>, Error> {
+        let mut line = Vec::new();
+        let read = (&mut self.reader).take(MAX_LINE as u64 + 1).read_until(b'\n', &mut line);
+        let read = read.map_err(|error| Error::io("read", &self.path, error))?;
+        if read == 0 {
+            return Ok(None);
+        }
+        self.number += 1;
+        if line.last() == Some(&b'\n') {
+            line.pop();
+            return Ok(Some(line));
+        }
+        if line.len() <= MAX_LINE {
+            self.torn = Some(self.number);
+            return Ok(None);
+        }
+        self.reader.skip_until(b'\n').map_err(|error| Error::io("read", &self.path, error))?;
+        Err(self.wrong(format!("longer than {} MiB: LAVA writes no such line; it is left out", MAX_LINE >> 20)))
+    }
+
+    fn wrong(&self, problem: String) -> Error {
+        Error::Line { path: self.path.clone(), line: self.number, problem }
+    }
+
+    fn parse<T: DeserializeOwned>(&self, line: &[u8]) -> Result<T, Error> {
+        serde_json::from_slice(line)
+            .map_err(|error| self.wrong(format!("{error}; `lava verify` tells what else is wrong")))
+    }
+}
+
+/// The events of a log, in order. An `Err` with [`Error::Line`] is about one line; the next call goes on behind it.
+#[derive(Debug)]
+pub struct Events {
+    lines: Lines,
+}
+
+impl Events {
+    /// The number of the torn last line, if the log ends in one. Known once the iterator has ended.
+    #[must_use]
+    pub const fn torn(&self) -> Option<u64> {
+        self.lines.torn
+    }
+}
+
+impl Iterator for Events {
+    type Item = Result<Event, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.lines.next() {
+            Ok(None) => None,
+            Ok(Some(line)) => Some(self.lines.parse(&line)),
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
+
+fn read_bounded(path: &Path, max: usize) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(|error| Error::io("read", path, error))?;
+    file.take(max as u64 + 1).read_to_end(&mut bytes).map_err(|error| Error::io("read", path, error))?;
+    if bytes.len() > max {
+        let problem = format!("longer than {} MiB: LAVA writes no such file", max >> 20);
+        return Err(Error::Malformed { path: path.to_path_buf(), problem });
+    }
+    Ok(bytes)
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path, max: usize) -> Result<T, Error> {
+    serde_json::from_slice(&read_bounded(path, max)?).map_err(|error| {
+        let problem =
+            format!("is not what LAVA writes there ({error}); the events can still be read with `lava replay`");
+        Error::Malformed { path: path.to_path_buf(), problem }
+    })
+}

@@ -1,0 +1,169 @@
+//! The parts that prove it: decisions with the bytes, events behind each node, artifacts.
+
+use std::fmt::Write;
+
+use lava_event::{Event, Kind};
+use lava_graph::Trace;
+use maud::{Markup, html};
+
+use super::collect::Collected;
+use super::{class, hex};
+use crate::text::{block, line, size, time};
+use crate::{Error, Session};
+
+const EVENTS_PER_NODE: usize = 12;
+const DECISIONS: usize = 100;
+
+/// What an event says, in a line. Unbounded: the caller cuts it.
+pub(super) fn sentence(event: &Event) -> String {
+    match &event.kind {
+        Kind::ProcessFork { child, thread } => {
+            format!("{} {} ({})", if *thread { "new thread" } else { "forks" }, child.comm, child.pid)
+        }
+        Kind::ProcessExec { path, argv, .. } => {
+            format!("runs {path}: {}", argv.iter().take(40).map(ToString::to_string).collect::<Vec<_>>().join(" "))
+        }
+        Kind::ProcessExit { code, signal } => signal.map_or_else(
+            || format!("exits with {}", code.unwrap_or_default()),
+            |signal| format!("ended by signal {signal}"),
+        ),
+        Kind::ProcessCredentials { old, new } => {
+            format!("uid {} → {}, effective {} → {}", old.uid, new.uid, old.euid, new.euid)
+        }
+        Kind::FileOpen { path, access, .. } => format!("opens {path} ({access:?})"),
+        Kind::FileCreate { path, target, .. } => {
+            format!("creates {path}{}", target.as_ref().map_or(String::new(), |to| format!(" → {to}")))
+        }
+        Kind::FileWrite { path, bytes, count, .. } => format!("writes {} to {path} ({count}×)", size(*bytes)),
+        Kind::FileAttributes { path, file, mode, .. } => {
+            format!("attributes of {path}: mode {:o} → {:o}", file.mode & 0o7777, mode.unwrap_or(file.mode) & 0o7777)
+        }
+        Kind::FileRename { from, to, .. } => format!("renames {from} to {to}"),
+        Kind::FileUnlink { path, .. } => format!("deletes {path}"),
+        Kind::NetConnect { protocol, destination, path } => format!(
+            "connects to {} ({protocol:?})",
+            destination.map_or_else(
+                || path.as_ref().map(ToString::to_string).unwrap_or_default(),
+                |to| format!("{}:{}", to.address, to.port)
+            )
+        ),
+        Kind::NetFlow { destination, answer, frame, .. } => {
+            format!("flow to {}:{} {answer}, frame {frame}", destination.address, destination.port)
+        }
+        Kind::NetLease { address, .. } => format!("got address {address}"),
+        Kind::KernelModuleLoad { name } => format!("loads kernel module {name}"),
+        Kind::DiskWrite { disk, region, bytes, .. } => format!("{} into {region:?} of {disk}", size(*bytes)),
+        Kind::VmStarted { qemu, kernel } => format!("micro-VM runs: QEMU {qemu}, kernel {kernel}"),
+        Kind::VmIntrospection { hooks, missing, .. } => {
+            format!("watching from outside: {} hooks, {} missing", hooks.len(), missing.len())
+        }
+        Kind::VmTask { command, .. } => format!("task handed over: {}", command.join(" ")),
+        Kind::VmTaskExit { code, signal, .. } => format!("task ended: code {code:?}, signal {signal:?}"),
+        Kind::VmReset { by } => format!("guest restarted by {by}"),
+        Kind::VmDecision { subject, action, rule, outcome, .. } => {
+            format!("#{subject}: {action} ({}): {outcome}", rule.as_deref().unwrap_or("default"))
+        }
+        Kind::VmGap { detail, .. } => format!("events missing: {detail}"),
+        Kind::VmEnded { reason, detail, .. } => {
+            format!("micro-VM ended: {reason}. {}", detail.as_deref().unwrap_or_default())
+        }
+    }
+}
+
+pub(super) fn decisions(session: &Session, trace: &Trace, all: &Collected) -> Markup {
+    html! {
+        section aria-labelledby="decisions" {
+            h2 #decisions { "Decisions" }
+            @if trace.decisions.is_empty() { p { "The policy was not asked." } }
+            @for d in trace.decisions.iter().take(DECISIONS) {
+                div.card {
+                    h3 { (d.action.to_string().to_uppercase()) ": " (line(&d.outcome, 300)) }
+                    p { "Rule " code { (line(d.rule.as_deref().unwrap_or("default"), 80)) } " of policy " (line(&d.policy, 80)) ", at " (time(d.time_ns)) ", on event #" (d.subject) "."
+                        @if let Some(reason) = &d.reason { " " (line(reason, 300)) } }
+                    @if let Some(event) = all.events.get(&d.subject) { (bytes(session, event)) }
+                }
+            }
+            @if trace.decisions.len() > DECISIONS { p { "and " (trace.decisions.len() - DECISIONS) " more" } }
+        }
+    }
+}
+
+fn bytes(session: &Session, event: &Event) -> Markup {
+    let Kind::DiskWrite { disk, region, before: Some(before), after: Some(after), .. } = &event.kind else {
+        return html! { p.mut { (line(&sentence(event), 300)) } };
+    };
+    let load = |hash| match session.artifact(hash) {
+        Ok(Some(bytes)) => Ok(bytes),
+        Ok(None) => Err("was not kept".to_owned()),
+        Err(error) => Err(error.to_string()),
+    };
+    html! {
+        p.mut { (format!("{region:?}")) " of " (line(disk, 20)) ": as it was (before) and as the guest wanted it (after)." }
+        @match (load(before), load(after)) {
+            (Ok(before), Ok(after)) => { (hex::diff(&before, &after)) }
+            (Err(why), _) | (_, Err(why)) => { p { "The bytes cannot be shown: " (line(&why, 300)) } }
+        }
+    }
+}
+
+pub(super) fn nodes(trace: &Trace, all: &Collected) -> Markup {
+    html! {
+        section aria-labelledby="nodes" {
+            h2 #nodes { "Evidence behind each node" }
+            @for node in &trace.nodes {
+                details class=[node.stage.map(class)] {
+                    summary { strong { (line(&node.label, 200)) } " " span.mut { (format!("{:?}", node.kind).to_lowercase()) ", " (time(node.first_ns)) " to " (time(node.last_ns)) @if !node.tainted { ", not descended from the task" } } }
+                    @for detail in node.detail.iter().take(20) { small { (line(detail, 400)) } }
+                    @for finding in node.findings.iter().filter_map(|&i| trace.findings.get(i)).take(20) {
+                        p { strong { (line(&finding.title, 200)) } " (" (line(&finding.technique.id, 20)) ", " code { (line(&finding.detector, 80)) } ", " (finding.grade) ")" br; (line(&finding.why, 600)) }
+                    }
+                    ul { @for edge in trace.edges.iter().filter(|edge| edge.from == node.id || edge.to == node.id).take(40) {
+                        li { (line(label(trace, &edge.from), 120)) " " em { (edge.verb.name()) } " " (line(label(trace, &edge.to), 120)) " — " (edge.grade) ", " (edge.count) "×"
+                            @if edge.bytes > 0 { ", " (size(edge.bytes)) } ", events " @for (i, seq) in edge.events.iter().take(10).enumerate() { @if i > 0 { ", " } "#" (seq) } }
+                    } }
+                    @let mut seqs: Vec<u64> = trace.edges.iter().filter(|edge| edge.to == node.id).flat_map(|edge| edge.events.iter().copied()).chain(node.findings.iter().filter_map(|&i| trace.findings.get(i)).flat_map(|finding| finding.events.iter().copied())).collect();
+                    @let () = { seqs.sort_unstable(); seqs.dedup(); };
+                    @for event in seqs.iter().filter_map(|seq| all.events.get(seq)).take(EVENTS_PER_NODE) { pre { (excerpt(event)) } }
+                    @if seqs.len() > EVENTS_PER_NODE { small { "and " (seqs.len() - EVENTS_PER_NODE) " more events" } }
+                }
+            }
+        }
+    }
+}
+
+fn label<'a>(trace: &'a Trace, id: &str) -> &'a str {
+    trace.nodes.iter().find(|node| node.id == id).map_or("?", |node| &node.label)
+}
+
+/// An event's JSON, readable and bounded; registers in hexadecimal.
+fn excerpt(event: &Event) -> String {
+    let mut plain = event.clone();
+    let registers = plain.registers.take();
+    let mut out =
+        serde_json::to_string_pretty(&plain).map_or_else(|error| error.to_string(), |json| block(&json, 3000));
+    if let Some(r) = registers {
+        let _ = write!(out, "\nrip {:016x}  rflags {:x}  cr3 {:x}\n", r.rip, r.rflags, r.control[2]);
+        for (i, name) in ["rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp"].iter().enumerate() {
+            let _ = write!(out, "{name} {:016x}{}", r.general[i], if i % 4 == 3 { "\n" } else { "  " });
+        }
+    }
+    out
+}
+
+pub(super) fn artifacts(session: &Session) -> Result<Markup, Error> {
+    let dir = session.dir().join("artifacts");
+    let mut found: Vec<(String, u64)> = Vec::new();
+    for entry in std::fs::read_dir(&dir).map_err(|error| Error::io("read", &dir, error))?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        found.push((name, entry.metadata().map_or(0, |meta| meta.len())));
+    }
+    found.sort();
+    Ok(html! {
+        section aria-labelledby="artifacts" {
+            h2 #artifacts { "Artifacts" }
+            @if found.is_empty() { p { "None." } }
+            ul { @for (name, bytes) in found.iter().take(500) { li { code { (line(name, 80)) } " " (size(*bytes)) } } }
+            p.mut { "In the folder " code { "artifacts" } " beside this file; what is in it may be malicious." }
+        }
+    })
+}

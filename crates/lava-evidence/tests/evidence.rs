@@ -1,0 +1,181 @@
+//! The folder as written, broken, and read; the pictures as drawn.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use lava_evidence::{Error, MAX_LINE, Session, State, report, svg};
+use tempfile::tempdir;
+
+fn change(session: &Session, file: &str, how: impl Fn(Vec<&str>) -> Vec<String>) {
+    let path = session.dir().join(file);
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, how(text.lines().collect()).join("\n") + "\n").unwrap();
+}
+
+type Change = fn(Vec<&str>) -> Vec<String>;
+
+fn owned(lines: &[&str]) -> Vec<String> {
+    lines.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn what_is_written_is_read() {
+    let root = tempdir().unwrap();
+    let session = common::session(root.path());
+    let read: Vec<_> = session.events().unwrap().map(Result::unwrap).collect();
+    assert_eq!(read, common::events().into_iter().map(|p| p.event).collect::<Vec<_>>());
+    assert_eq!(
+        (session.manifest().state, session.manifest().events, session.manifest().artifacts),
+        (State::Closed, 13, 2)
+    );
+    assert_eq!(session.findings().unwrap(), common::trace().findings);
+    assert_eq!(session.trace().unwrap(), common::trace());
+    let check = session.verify_chain().unwrap();
+    assert!(check.intact(), "{:?}", check.problems);
+    assert_eq!((check.sealed, Some(check.head)), (13, session.manifest().chain_head));
+    fs::create_dir(root.path().join("broken")).unwrap();
+    let listed = Session::list(root.path()).unwrap();
+    assert!(listed[0].session.is_ok() && matches!(listed[1].session, Err(Error::NotASession(_))));
+}
+
+#[test]
+fn changes_show() {
+    let cases: [(&str, Change); 5] = [
+        ("flip", |lines| {
+            lines.iter().enumerate().map(|(i, l)| if i == 3 { l.replace("410", "411") } else { (*l).into() }).collect()
+        }),
+        ("cut in the middle", |mut lines| {
+            lines.remove(4);
+            owned(&lines)
+        }),
+        ("cut at the end", |mut lines| {
+            lines.pop();
+            owned(&lines)
+        }),
+        ("reorder", |mut lines| {
+            lines.swap(2, 5);
+            owned(&lines)
+        }),
+        ("insert", |mut lines| {
+            lines.insert(2, lines[2]);
+            owned(&lines)
+        }),
+    ];
+    for (name, how) in cases {
+        let root = tempdir().unwrap();
+        let session = common::session(root.path());
+        change(&session, "events.jsonl", how);
+        assert!(session.verify_chain().unwrap().tampered(), "{name}");
+    }
+    // Log and chain cut alike: the head in the manifest tells.
+    let root = tempdir().unwrap();
+    let session = common::session(root.path());
+    for file in ["events.jsonl", "chain.txt"] {
+        change(&session, file, |mut lines| {
+            lines.pop();
+            owned(&lines)
+        });
+    }
+    assert!(session.verify_chain().unwrap().tampered());
+    let root = tempdir().unwrap();
+    let session = common::session(root.path());
+    let artifact = fs::read_dir(session.dir().join("artifacts")).unwrap().next().unwrap().unwrap().path();
+    fs::write(&artifact, "other").unwrap();
+    assert!(session.verify_chain().unwrap().tampered());
+}
+
+#[test]
+fn a_crash_leaves_a_valid_prefix() {
+    let root = tempdir().unwrap();
+    let dir = common::writer(root.path()).dir().to_path_buf();
+    let log = dir.join("events.jsonl");
+    let text = fs::read(&log).unwrap();
+    fs::write(&log, &text[..text.len() - 9]).unwrap();
+    let chain = fs::read_to_string(dir.join("chain.txt")).unwrap();
+    fs::write(dir.join("chain.txt"), &chain[..chain.len() - 65]).unwrap();
+    let session = Session::open(&dir).unwrap();
+    let mut events = session.events().unwrap();
+    assert_eq!(events.by_ref().filter(Result::is_ok).count(), 12);
+    assert_eq!(events.torn(), Some(13));
+    let check = session.verify_chain().unwrap();
+    assert!(!check.intact() && !check.tampered(), "{:?}", check.problems);
+    assert!(report::render(&session, &common::trace()).unwrap().contains("torn"));
+}
+
+#[test]
+fn broken_lines_are_named_and_passed_over() {
+    let root = tempdir().unwrap();
+    let session = common::session(root.path());
+    let long = "x".repeat(MAX_LINE + 10);
+    change(&session, "events.jsonl", |lines| [lines[0], "{\"seq\":", &long, lines[1]].map(String::from).to_vec());
+    let read: Vec<_> = session.events().unwrap().collect();
+    let said: Vec<String> = read.iter().filter_map(|r| r.as_ref().err().map(ToString::to_string)).collect();
+    assert_eq!((read.len(), said.len()), (4, 2));
+    assert!(said[0].contains("events.jsonl, line 2: ") && said[1].contains("line 3: longer"), "{said:?}");
+    fs::write(session.dir().join("manifest.json"), "{}").unwrap();
+    assert!(Session::open(session.dir()).unwrap_err().to_string().contains("manifest.json"));
+}
+
+#[test]
+fn ids_stay_in_the_root() {
+    let root = tempdir().unwrap();
+    let manifest = common::session(root.path()).manifest().clone();
+    for id in ["../x", "", "a/b", "a.b"] {
+        let made =
+            lava_evidence::SessionWriter::create(root.path(), &lava_event::SessionId(id.into()), manifest.clone());
+        assert!(matches!(made, Err(Error::BadId(_))), "{id}");
+    }
+    let again = lava_evidence::SessionWriter::create(root.path(), &manifest.session.clone(), manifest);
+    assert!(matches!(again, Err(Error::Exists(_))));
+}
+
+fn page(root: &Path) -> String {
+    fs::read_to_string(common::session(root).dir().join("report.html")).unwrap()
+}
+
+#[test]
+fn the_report_fetches_nothing_and_escapes_everything() {
+    let root = tempdir().unwrap();
+    let page = page(root.path());
+    for never in
+        ["<img", "<script", "<link", "<iframe", "http://", "https://", "url(", "@import", " src=\"", "\u{202e}"]
+    {
+        assert!(!page.contains(never), "{never}");
+    }
+    assert!(page.contains("&lt;img src=x onerror=alert(1)&gt;\\u{202e}"));
+    assert!(!page.contains(&"A".repeat(3500)), "a long name is bounded");
+    assert!(page.contains("default-src 'none'"));
+    let levels: Vec<u8> = page
+        .match_indices("<h")
+        .filter_map(|(at, _)| page.as_bytes().get(at + 2))
+        .filter(|b| b.is_ascii_digit())
+        .copied()
+        .collect();
+    assert!(levels.windows(2).all(|pair| pair[1] <= pair[0] + 1) && levels[0] == b'1', "{levels:?}");
+}
+
+#[test]
+fn the_same_session_gives_the_same_bytes() {
+    let (a, b) = (tempdir().unwrap(), tempdir().unwrap());
+    assert_eq!(page(a.path()), page(b.path()));
+    assert_eq!(svg::render(&common::trace()), svg::render(&common::trace()));
+}
+
+#[test]
+fn a_small_picture() {
+    let mut trace = common::trace();
+    trace.nodes.truncate(3);
+    let svg = svg::render(&trace);
+    let drawn = svg.split_once("</style>").unwrap().1;
+    insta::assert_snapshot!(drawn);
+}
+
+/// For looking at: `LAVA_LOOK=/folder cargo test -p lava-evidence look`.
+#[test]
+fn look() {
+    if let Some(folder) = std::env::var_os("LAVA_LOOK") {
+        common::session(Path::new(&folder));
+    }
+}

@@ -1,0 +1,29 @@
+//! One micro-VM's life: from the opened thing to the last event.
+//!
+//! * [`Profiles`]: what kind of task a file is, and how such a task is opened in the guest.
+//! * [`qemu`]: finding QEMU, its command line, its process, which never outlives the supervisor.
+//! * [`qmp`]: speaking with it.
+//! * [`stream`]: the tap's rings, the disk, the network and the microvisor itself merged into ONE ordered stream.
+//! * [`Session`]: one run of one task, start to end.
+//!
+//! *Boundary:* everything that comes from QEMU's process or from the guest is hostile: lengths are bounded, and what
+//! makes no sense is an event (`vm.gap`) or is ignored, never a panic.
+//!
+//! Limits: TCG only; one task per micro-VM; no templates and clones yet.
+#![forbid(unsafe_code)]
+
+pub mod machine;
+pub mod profile;
+pub mod qemu;
+pub mod qmp;
+pub mod stream;
+
+pub use machine::{Handle, MachineError, MachineReport, MachineSpec, Options, Session, Task};
+pub use profile::{Profile, ProfileError, Profiles};
+pub use qemu::{Qemu, QemuError, Version};
+pub use stream::{Item, Items, Reply};
+
+/// Locks; a thread that died while it held the lock left nothing half-done that matters here.
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,360 @@
+//! A machine's life: boot, task, linger, restart, end.
+//!
+//! Whatever happens comes through one queue: words of the launcher, QEMU's events, the caller's wish to stop, trouble of
+//! the merger. Every wait has an end.
+
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{RecvTimeoutError, Sender};
+use lava_event::{Artifact, Event, GuestText, Kind, Outlet, Produced, Source};
+use serde_json::json;
+
+use super::port::{self, Said};
+use super::setup::{Machine, mbr};
+use super::{MachineReport, MachineSpec, Options, Task};
+use crate::qmp::{Qmp, QmpEvent, dial};
+use crate::stream::{Ending, Trouble};
+
+/// For QEMU to open its sockets, and to answer.
+const QEMU: Duration = Duration::from_secs(20);
+/// For the guest to take the next bytes of its task.
+const TAKE: Duration = Duration::from_secs(60);
+/// SeaBIOS, finding itself after a reset, resets once more (0.13 s later when tried); that is no second restart.
+const FIRMWARE: Duration = Duration::from_secs(2);
+/// For the guest to write everything to its disk and go down.
+const DOWN: Duration = Duration::from_secs(20);
+
+/// What can happen to a machine.
+#[derive(Debug)]
+pub(super) enum Happening {
+    Said(Said),
+    Qmp(QmpEvent),
+    Trouble(Trouble),
+    Stop(String),
+}
+
+/// What the machine's thread waits for.
+#[derive(PartialEq, Eq, Debug)]
+enum Next {
+    Said(Said),
+    Reset,
+    TimeIsUp,
+}
+
+/// Why a life ends before its time. `asked`: the machine can still be asked to go.
+#[derive(Debug)]
+struct End {
+    reason: String,
+    detail: Option<String>,
+    asked: bool,
+}
+
+impl End {
+    fn new(reason: &str, detail: Option<String>, asked: bool) -> Self {
+        Self { reason: reason.to_owned(), detail, asked }
+    }
+}
+
+/// Code, signal or error of the task.
+type Outcome = (Option<i64>, Option<i64>, Option<GuestText>);
+
+struct Life {
+    machine: Machine,
+    qmp: Option<Qmp>,
+    port: Option<UnixStream>,
+    reset_by_us: bool,
+    last_reset: Option<Instant>,
+    guest_went: bool,
+    task_runs: bool,
+}
+
+pub(super) fn live(machine: Machine, spec: &MachineSpec, task: Option<&Task>, options: &Options) -> MachineReport {
+    let mut life = Life {
+        machine,
+        qmp: None,
+        port: None,
+        reset_by_us: false,
+        last_reset: None,
+        guest_went: false,
+        task_runs: false,
+    };
+    let end = match life.play(spec, task, options) {
+        Ok(()) => End::new("finished", None, true),
+        Err(end) => end,
+    };
+    life.finish(end)
+}
+
+impl Life {
+    fn play(&mut self, spec: &MachineSpec, task: Option<&Task>, options: &Options) -> Result<(), End> {
+        self.connect()?;
+        self.machine.report.ready_ns = Some(self.ready(spec.boot_timeout)?);
+        if let Some(task) = task {
+            self.run_task(spec, task, options)?;
+        }
+        self.linger(options.linger)?;
+        if options.reboot {
+            self.reboot(spec.boot_timeout)?;
+            self.linger(options.linger)?;
+        }
+        Ok(())
+    }
+
+    fn connect(&mut self) -> Result<(), End> {
+        let machine = &mut self.machine;
+        let mut gone = || machine.process.status().is_some();
+        let port = dial(&machine.port, QEMU, &mut gone);
+        let tell = machine.happenings.clone();
+        let qmp = Qmp::connect(&machine.qmp, QEMU, &mut gone, move |event| {
+            // Fails when the session is over.
+            let _ = tell.send(Happening::Qmp(event));
+        });
+        let (port, qmp) = match (port, qmp) {
+            (Ok(port), Ok(qmp)) => (port, qmp),
+            (Err(error), _) => return Err(self.crashed(&format!("QEMU opened no task port: {error}"))),
+            (_, Err(error)) => return Err(self.crashed(&error.to_string())),
+        };
+        self.qmp = Some(qmp);
+        let reader = port.try_clone().and_then(|from| {
+            port.set_write_timeout(Some(TAKE))?;
+            listen(from, self.machine.happenings.clone())
+        });
+        self.port = Some(port);
+        reader.map_err(|error| End::new("crashed", Some(format!("the task port: {error}")), true))
+    }
+
+    /// QEMU is gone or does not answer.
+    fn crashed(&mut self, what: &str) -> End {
+        let status = self.machine.process.wait(Duration::from_secs(5));
+        let status = status.map_or("it hangs".to_owned(), |status| status.to_string());
+        let complaint = self.machine.process.complaint();
+        let complaint = if complaint.is_empty() { String::new() } else { format!("; QEMU says: {complaint}") };
+        End::new("crashed", Some(format!("{what} ({status}){complaint}")), false)
+    }
+
+    fn next(&mut self, deadline: Instant) -> Result<Next, End> {
+        loop {
+            let happening = match self.machine.happened.recv_deadline(deadline) {
+                Ok(happening) => happening,
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Ok(Next::TimeIsUp),
+            };
+            match happening {
+                Happening::Said(said) => return Ok(Next::Said(said)),
+                Happening::Stop(reason) => return Err(End::new(&reason, None, true)),
+                Happening::Trouble(Trouble::Abandoned) => return Err(End::new("abandoned", None, false)),
+                Happening::Trouble(Trouble::Corrupt(detail)) => {
+                    let detail = format!("the tap's ring is damaged, the machine was stopped: {detail}");
+                    return Err(End::new("killed", Some(detail), false));
+                }
+                Happening::Qmp(QmpEvent::Reset { guest, reason }) => {
+                    if self.last_reset.replace(Instant::now()).is_some_and(|last| last.elapsed() < FIRMWARE) {
+                        continue;
+                    }
+                    let by = if std::mem::take(&mut self.reset_by_us) || !guest { "lava" } else { "guest" };
+                    if reason != "snapshot-load" {
+                        self.machine.feeder.tell(Kind::VmReset { by: by.to_owned() });
+                        return Ok(Next::Reset);
+                    }
+                }
+                Happening::Qmp(QmpEvent::Shutdown { guest }) => self.guest_went |= guest,
+                Happening::Qmp(QmpEvent::BlockIoError) => self.machine.report.block_io_errors += 1,
+                Happening::Qmp(QmpEvent::GuestPanicked) => self.fault("the guest's kernel panicked".to_owned()),
+                Happening::Qmp(QmpEvent::Other(_)) => {}
+                Happening::Qmp(QmpEvent::Closed) if self.guest_went => {
+                    let why = "the guest switched itself off".to_owned();
+                    return Err(End::new("guest_shutdown", Some(why), false));
+                }
+                Happening::Qmp(QmpEvent::Closed) => return Err(self.crashed("QEMU ended")),
+            }
+        }
+    }
+
+    fn fault(&mut self, what: String) {
+        if self.machine.report.faults.len() < 64 {
+            self.machine.report.faults.push(what);
+        }
+    }
+
+    /// Waits for the launcher; says when it was ready.
+    fn ready(&mut self, limit: Duration) -> Result<u64, End> {
+        let deadline = Instant::now() + limit;
+        loop {
+            match self.next(deadline)? {
+                Next::Said(Said::Ready) => return Ok(self.machine.feeder.now_ns()),
+                Next::TimeIsUp => {
+                    let why = format!("the guest's launcher was not ready within {limit:?}: see console.log");
+                    return Err(End::new("boot_timeout", Some(why), true));
+                }
+                Next::Said(_) | Next::Reset => {}
+            }
+        }
+    }
+
+    fn run_task(&mut self, spec: &MachineSpec, task: &Task, options: &Options) -> Result<(), End> {
+        let path = task.profile.guest_path(&task.name);
+        let content = Artifact::new(&task.content);
+        let kind = Kind::VmTask {
+            name: task.name.clone(),
+            path: path.clone(),
+            sha256: content.sha256,
+            profile: task.profile.name.clone(),
+            command: task.profile.command_for(&path, &task.name),
+            launcher: spec.launcher.clone(),
+            hosts: task.profile.hosts.clone(),
+        };
+        let header = json!({
+            "name": task.name, "path": path, "size": task.content.len(), "command": task.profile.command,
+            "mode": task.profile.mode, "scenario_disk": spec.scenario_disk.is_some(), "console": options.console,
+        });
+        let sent_ns = self.machine.feeder.now_ns();
+        let event = Event::new(sent_ns, Source::Microvisor, kind);
+        self.machine.feeder.emit(Produced { event, artifacts: vec![content] });
+        self.machine.report.task_sent_ns = Some(sent_ns);
+        self.task_runs = true;
+        self.say(&header, &task.content)?;
+        let (code, signal, error) = self.outcome(spec.timeout)?;
+        self.task_runs = false;
+        self.machine.report.task_ended_ns = Some(self.machine.feeder.now_ns());
+        self.machine.feeder.tell(Kind::VmTaskExit { code, signal, error });
+        Ok(())
+    }
+
+    fn outcome(&mut self, limit: Duration) -> Result<Outcome, End> {
+        let deadline = Instant::now() + limit;
+        let restarted = || Some(GuestText::from("the guest was restarted while the task ran"));
+        loop {
+            match self.next(deadline)? {
+                Next::Said(Said::Exit(code)) => return Ok((Some(code), None, None)),
+                Next::Said(Said::Signal(number)) => return Ok((None, Some(number), None)),
+                Next::Said(Said::Error(why)) => return Ok((None, None, Some(why))),
+                Next::Said(Said::Ready) => return Ok((None, None, restarted())),
+                // The launcher will say that it is ready anew.
+                Next::Reset => {}
+                Next::TimeIsUp => {
+                    let why = format!("the task had not ended after {limit:?}");
+                    return Err(End::new("timeout", Some(why), true));
+                }
+            }
+        }
+    }
+
+    fn say(&mut self, header: &serde_json::Value, content: &[u8]) -> Result<(), End> {
+        let Some(port) = &mut self.port else { return Ok(()) };
+        let line = format!("{header}\n");
+        let said = port.write_all(line.as_bytes()).and_then(|()| port.write_all(content));
+        said.map_err(|error| {
+            // If QEMU is gone, its hanging up is in the queue and tells more.
+            let early = self.next(Instant::now() + Duration::from_millis(500)).err();
+            early.unwrap_or_else(|| {
+                End::new("killed", Some(format!("the guest does not take what it is sent: {error}")), true)
+            })
+        })
+    }
+
+    fn linger(&mut self, time: Duration) -> Result<(), End> {
+        let deadline = Instant::now() + time;
+        while self.next(deadline)? != Next::TimeIsUp {}
+        Ok(())
+    }
+
+    /// Restarts the guest. One that does not come up again is no error: the task may have broken it.
+    fn reboot(&mut self, limit: Duration) -> Result<(), End> {
+        self.reset_by_us = true;
+        self.say(&json!({ "reboot": true }), &[])?;
+        let deadline = Instant::now() + DOWN;
+        let mut pressed = false;
+        loop {
+            match self.next(if pressed { deadline + DOWN } else { deadline })? {
+                Next::Reset => break,
+                Next::Said(_) => {}
+                Next::TimeIsUp if pressed => return Err(End::new("killed", Some("QEMU does not reset".into()), true)),
+                Next::TimeIsUp => {
+                    pressed = true;
+                    let reset = self.qmp.as_mut().map_or(Ok(()), Qmp::system_reset);
+                    reset.map_err(|error| self.crashed(&error.to_string()))?;
+                }
+            }
+        }
+        match self.ready(limit) {
+            Ok(at) => self.machine.report.ready_again_ns = Some(at),
+            Err(end) if end.reason == "boot_timeout" => {
+                self.fault(format!("after the restart the guest's launcher was not ready within {limit:?}"));
+            }
+            Err(end) => return Err(end),
+        }
+        Ok(())
+    }
+
+    /// Asks the guest to write everything to its disk and go, then QEMU; true if QEMU went by itself.
+    fn ask_to_go(&mut self) -> bool {
+        if self.task_runs || self.machine.report.ready_ns.is_none() {
+            // The launcher serves one thing at a time; the guest's own shutdown writes what is delayed too.
+            let _ = self.qmp.as_mut().map(Qmp::system_powerdown);
+        } else {
+            // What fails here is made up for by `quit`.
+            let _ = self.say(&json!({ "poweroff": true }), &[]);
+        }
+        let up = self.machine.report.ready_ns.is_some();
+        let deadline = Instant::now() + if up { DOWN } else { Duration::from_secs(2) };
+        while matches!(self.next(deadline), Ok(Next::Said(_) | Next::Reset)) {}
+        if self.machine.process.status().is_none() && !self.guest_went {
+            let _ = self.qmp.as_mut().map(Qmp::quit);
+        }
+        self.machine.process.wait(QEMU).is_some_and(|status| status.success())
+    }
+
+    fn finish(mut self, end: End) -> MachineReport {
+        let mut end = end;
+        let mut orderly = end.asked && self.ask_to_go();
+        if end.asked && !orderly {
+            self.fault("QEMU did not end when asked to, or not well".to_owned());
+        }
+        let went = end.reason == "guest_shutdown" && self.machine.process.wait(QEMU).is_some_and(|s| s.success());
+        if self.machine.process.status().is_none() {
+            self.machine.process.kill();
+            orderly = false;
+        }
+        let crashed = end.reason == "crashed" || (end.asked && !orderly) || (end.reason == "guest_shutdown" && !went);
+        self.port = None;
+        self.qmp = None;
+        let Machine {
+            process, disks, net, feeder, merger, happened, happenings, mut report, _runtime: runtime, ..
+        } = self.machine;
+        // Threads that still have something to tell find nobody, and end.
+        drop((process, happened, happenings));
+        report.ended_ns = feeder.now_ns();
+        for (disk, name) in disks.into_iter().zip(["vda", "vdb"]) {
+            let problems = disk.fault().into_iter().chain(disk.complaints());
+            report.faults.extend(problems.map(|problem| format!("{name}: {problem}")));
+            disk.stop();
+        }
+        report.net = net.stop();
+        report.faults.extend(report.net.fault.iter().map(|fault| format!("network: {fault}")));
+        report.mbr_sha256_after = mbr(&report.disks);
+        drop(runtime);
+        let (reason, detail) = (end.reason, end.detail.take());
+        feeder.end(Ending {
+            time_ns: report.ended_ns,
+            reason: reason.clone(),
+            orderly,
+            detail: detail.clone(),
+            crashed,
+        });
+        drop(feeder);
+        match merger.join() {
+            Ok(summary) => {
+                (report.events, report.gaps, report.orderly) = (summary.events, summary.gaps, summary.orderly);
+            }
+            Err(_) => report.faults.push("the merger's thread panicked: please report it".to_owned()),
+        }
+        (report.reason, report.detail) = (reason, detail);
+        report
+    }
+}
+
+fn listen(from: UnixStream, tell: Sender<Happening>) -> std::io::Result<()> {
+    let take = move |said| tell.send(Happening::Said(said)).is_ok();
+    std::thread::Builder::new().name("task-port".into()).spawn(move || port::read(from, &take)).map(drop)
+}

@@ -1,0 +1,196 @@
+//! Everything that must be there before the guest's first instruction.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, chown};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::SystemTime;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use lava_disk::{DiskConfig, DiskServer, DiskView};
+use lava_event::{Event, Kind, Outlet, Sha256, Source};
+use lava_net::{NetConfig, NetServer};
+use lava_ring::Ring;
+
+use super::life::Happening;
+use super::{MachineError, MachineReport, MachineSpec};
+use crate::qemu::command::{Layout, Tap};
+use crate::qemu::process::{Inherited, Process, choose_user};
+use crate::qemu::{self};
+use crate::stream::{Feeder, Item, Merger, QUEUE, Summary, Trouble};
+
+/// Room of one vCPU's ring, bytes: some ten thousand events.
+const RING: usize = 4 << 20;
+/// Locally administered, QEMU's prefix.
+const MAC: [u8; 6] = [0x52, 0x54, 0x00, 0x77, 0x00, 0x02];
+/// Left over on the tmpfs for rings and sockets, MiB.
+const SPARE_MIB: u64 = 64;
+
+/// The runtime folder; it goes when this goes.
+pub(super) struct Runtime {
+    path: PathBuf,
+    user: Option<u32>,
+}
+
+impl Runtime {
+    fn create(path: &Path, user: Option<u32>) -> Result<Self, MachineError> {
+        let made = fs::DirBuilder::new().mode(0o700).create(path);
+        made.map_err(|source| MachineError::Io {
+            what: "cannot create the runtime folder",
+            path: path.into(),
+            source,
+        })?;
+        let runtime = Self { path: path.to_owned(), user };
+        runtime.give(path)?;
+        Ok(runtime)
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Makes it QEMU's.
+    fn give(&self, path: &Path) -> Result<(), MachineError> {
+        let given = self.user.map_or(Ok(()), |user| chown(path, Some(user), Some(user)));
+        given.map_err(|source| MachineError::Io { what: "cannot give QEMU's user", path: path.into(), source })
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        // It may be gone; nothing of it is needed any more.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// A machine that has begun to run. Fields are dropped in this order: QEMU first.
+pub(super) struct Machine {
+    pub process: Process,
+    pub disks: Vec<DiskServer>,
+    pub net: NetServer,
+    pub feeder: Arc<Feeder>,
+    pub merger: JoinHandle<Summary>,
+    pub happenings: Sender<Happening>,
+    pub happened: Receiver<Happening>,
+    pub qmp: PathBuf,
+    pub port: PathBuf,
+    pub report: MachineReport,
+    pub _runtime: Runtime,
+}
+
+pub(super) fn set_up(
+    spec: &MachineSpec,
+    out: Sender<Item>,
+    happenings: &Sender<Happening>,
+    happened: Receiver<Happening>,
+) -> Result<Machine, MachineError> {
+    let (vcpus, memory_mib) = (spec.vcpus, spec.memory_mib);
+    if !(1..=16).contains(&vcpus) || !(128..=65536).contains(&memory_mib) {
+        return Err(MachineError::Shape { vcpus, memory_mib });
+    }
+    let qemu = qemu::find()?;
+    let user = choose_user();
+    let runtime = Runtime::create(&spec.runtime_dir, user)?;
+    check_room(&runtime.path, u64::from(memory_mib) + SPARE_MIB)?;
+    let (tap, rings, inherited) = prepare_tap(spec, &runtime)?;
+    let (inbox, messages) = bounded(QUEUE);
+    let origin_ns = lava_ring::monotonic_ns();
+    let feeder = Arc::new(Feeder::new(inbox, origin_ns));
+    let outlet: Arc<dyn Outlet> = feeder.clone();
+
+    let mut disks = Vec::new();
+    for (name, base) in [("vda", Some(&spec.image)), ("vdb", spec.scenario_disk.as_ref())] {
+        let Some(base) = base else { continue };
+        let (overlay, socket) = (spec.session_dir.join(format!("{name}.overlay")), runtime.at(name));
+        let config = DiskConfig { name: name.to_owned(), base: base.clone(), overlay, socket: socket.clone() };
+        disks.push(DiskServer::start(config, Arc::clone(&outlet))?);
+        runtime.give(&socket)?;
+    }
+    let capture = spec.session_dir.join("traffic.pcapng");
+    let net = NetConfig { socket: runtime.at("net"), capture, mac_of_guest: Some(MAC) };
+    let net = NetServer::start(net, outlet)?;
+    runtime.give(&runtime.at("net"))?;
+
+    let layout = Layout {
+        memory_mib,
+        vcpus,
+        ram: runtime.at("ram"),
+        disks: ["vda", "vdb"][..disks.len()].iter().map(|name| runtime.at(name)).collect(),
+        net: runtime.at("net"),
+        mac: MAC,
+        qmp: runtime.at("qmp"),
+        port: runtime.at("task"),
+        tap: tap.map(|tap| Tap { origin_ns, ..tap }),
+    };
+    let (console, log) = (spec.session_dir.join("console.log"), spec.session_dir.join("qemu.log"));
+    let views: Vec<DiskView> = disks.iter().map(DiskServer::view).collect();
+    let report = MachineReport {
+        qemu: qemu.version.to_string(),
+        user,
+        mbr_sha256_before: mbr(&views),
+        disks: views,
+        started: Some(SystemTime::now()),
+        started_ns: origin_ns,
+        ..MachineReport::default()
+    };
+    let begun = feeder.now_ns();
+    let process = Process::spawn(&qemu, &layout.arguments()?, user, &console, &log)?;
+    drop(inherited);
+    let kind = Kind::VmStarted { qemu: report.qemu.clone(), kernel: spec.kernel.clone() };
+    feeder.emit(Event::new(begun, Source::Microvisor, kind).into());
+
+    let (alarm, clock) = (happenings.clone(), Arc::clone(&feeder));
+    let merger = std::thread::Builder::new().name("merger".into()).spawn(move || {
+        // Not blocking: the machine's thread, which empties that queue, may itself wait for the merger.
+        let trouble = |trouble: Trouble| drop(alarm.try_send(Happening::Trouble(trouble)));
+        let rings = rings.map(|rings| Box::new(rings) as Box<_>);
+        Merger::new(rings, out, &trouble).run(&messages, &|| clock.now_ns())
+    });
+    let merger = merger.map_err(|source| MachineError::Io { what: "no thread for", path: "merger".into(), source })?;
+    Ok(Machine {
+        process,
+        disks,
+        net,
+        feeder,
+        merger,
+        happenings: happenings.clone(),
+        happened,
+        qmp: layout.qmp,
+        port: layout.port,
+        report,
+        _runtime: runtime,
+    })
+}
+
+type Prepared = (Option<Tap>, Option<lava_ring::Consumer>, Vec<Inherited>);
+
+fn prepare_tap(spec: &MachineSpec, runtime: &Runtime) -> Result<Prepared, MachineError> {
+    let Some(plugin) = &spec.tap else { return Ok((None, None, Vec::new())) };
+    let ring = runtime.at("ring");
+    let rings = Ring::create(&ring, spec.vcpus, RING)?;
+    runtime.give(&ring)?;
+    let (plugin, kernel) = (Inherited::open(plugin, runtime.user)?, Inherited::open(&spec.vmlinuz, runtime.user)?);
+    let tap = Tap { plugin: plugin.path.clone(), ring, kernel: kernel.path.clone(), origin_ns: 0 };
+    Ok((Some(tap), Some(rings), vec![plugin, kernel]))
+}
+
+fn check_room(path: &Path, needed_mib: u64) -> Result<(), MachineError> {
+    let failed = |error: rustix::io::Errno| MachineError::Io {
+        what: "cannot look at",
+        path: path.to_owned(),
+        source: io::Error::from(error),
+    };
+    let room = rustix::fs::statvfs(path).map_err(failed)?;
+    let free_mib = room.f_bavail.saturating_mul(room.f_frsize) >> 20;
+    if free_mib < needed_mib {
+        return Err(MachineError::Memory { path: path.to_owned(), free_mib, needed_mib });
+    }
+    Ok(())
+}
+
+/// Hash of the master boot record.
+pub(super) fn mbr(disks: &[DiskView]) -> Option<Sha256> {
+    disks.first()?.read_at(0, 512).ok().map(|bytes| Sha256::of(&bytes))
+}

@@ -1,0 +1,146 @@
+//! QEMU's command line.
+//!
+//! One q35 machine with virtio devices and nothing else: `-nodefaults`, no display, no user's configuration, no network
+//! but our peer, no disk but ours. RAM is a shared file, so that the tap can map it.
+
+use std::path::{Path, PathBuf};
+
+use super::QemuError;
+
+/// `sun_path` has 108 bytes, the last one NUL (unix(7)).
+const SOCKET_PATH: usize = 107;
+const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
+
+/// The machine that QEMU is to make, and where everything lies.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    pub memory_mib: u32,
+    pub vcpus: u32,
+    pub ram: PathBuf,
+    /// NBD sockets of vda, vdb...
+    pub disks: Vec<PathBuf>,
+    pub net: PathBuf,
+    pub mac: [u8; 6],
+    pub qmp: PathBuf,
+    pub port: PathBuf,
+    pub tap: Option<Tap>,
+}
+
+/// What the tap is told.
+#[derive(Clone, Debug)]
+pub(crate) struct Tap {
+    pub plugin: PathBuf,
+    pub ring: PathBuf,
+    pub kernel: PathBuf,
+    pub origin_ns: u64,
+}
+
+impl Layout {
+    pub fn ram_size(&self) -> u64 {
+        u64::from(self.memory_mib) << 20
+    }
+
+    /// The arguments behind the program's name.
+    pub fn arguments(&self) -> Result<Vec<String>, QemuError> {
+        let mut out = Arguments::default();
+        out.flag("-nodefaults").flag("-no-user-config").option("-display", "none");
+        out.option("-name", "lava,debug-threads=on");
+        out.option("-M", "q35,memory-backend=m0,vmport=off").option("-accel", "tcg,thread=multi");
+        out.option("-cpu", "max,la57=off").option("-smp", self.vcpus).option("-m", format!("{}M", self.memory_mib));
+        let (size, ram) = (self.ram_size(), text(&self.ram)?);
+        out.option("-object", format!("memory-backend-file,id=m0,size={size},mem-path={ram},share=on"));
+        // QEMU's standard output is a pipe to us: the console's length is bounded there, and QEMU opens no file for it.
+        out.option("-chardev", "stdio,id=console,signal=off").option("-serial", "chardev:console");
+        out.option("-device", "virtio-rng-pci").option("-device", "virtio-serial-pci");
+        out.option("-chardev", format!("socket,id=task,path={},server=on,wait=off", socket(&self.port)?));
+        out.option("-device", "virtserialport,chardev=task,name=lava.task");
+        for (at, (disk, name)) in self.disks.iter().zip(["vda", "vdb", "vdc", "vdd"]).enumerate() {
+            let path = socket(disk)?;
+            out.option(
+                "-blockdev",
+                format!("driver=nbd,node-name={name},server.type=unix,server.path={path},export=,reconnect-delay=20"),
+            );
+            let boot = at + 1;
+            out.option(
+                "-device",
+                format!("virtio-blk-pci,drive={name},serial={name},bootindex={boot},werror=report,rerror=report"),
+            );
+        }
+        let path = socket(&self.net)?;
+        out.option("-netdev", format!("stream,id=n0,server=off,addr.type=unix,addr.path={path},reconnect-ms=500"));
+        let mac: Vec<String> = self.mac.iter().map(|byte| format!("{byte:02x}")).collect();
+        out.option("-device", format!("virtio-net-pci,netdev=n0,mac={},romfile=", mac.join(":")));
+        out.option("-chardev", format!("socket,id=qmp,path={},server=on,wait=off", socket(&self.qmp)?));
+        out.option("-mon", "chardev=qmp,mode=control").option("-sandbox", SANDBOX);
+        if let Some(tap) = &self.tap {
+            out.option("-plugin", tap.argument()?);
+        }
+        Ok(out.0)
+    }
+}
+
+impl Tap {
+    fn argument(&self) -> Result<String, QemuError> {
+        let (plugin, ring, kernel) = (text(&self.plugin)?, text(&self.ring)?, text(&self.kernel)?);
+        Ok(format!("file={plugin},ring={ring},kernel={kernel},origin={}", self.origin_ns))
+    }
+}
+
+#[derive(Default)]
+struct Arguments(Vec<String>);
+
+impl Arguments {
+    fn flag(&mut self, flag: &str) -> &mut Self {
+        self.0.push(flag.to_owned());
+        self
+    }
+
+    fn option(&mut self, name: &str, value: impl ToString) -> &mut Self {
+        self.0.push(name.to_owned());
+        self.0.push(value.to_string());
+        self
+    }
+}
+
+/// A path as an option's value: QEMU reads `,,` as one comma.
+fn text(path: &Path) -> Result<String, QemuError> {
+    let text = path.to_str().filter(|text| !text.chars().any(char::is_control));
+    text.map(|text| text.replace(',', ",,")).ok_or_else(|| QemuError::Path { path: path.to_owned() })
+}
+
+fn socket(path: &Path) -> Result<String, QemuError> {
+    if path.as_os_str().len() > SOCKET_PATH {
+        return Err(QemuError::SocketPath { path: path.to_owned() });
+    }
+    text(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout(folder: &str) -> Layout {
+        let at = |name: &str| Path::new(folder).join(name);
+        Layout {
+            memory_mib: 512,
+            vcpus: 2,
+            ram: at("ram"),
+            disks: vec![at("vda.nbd"), at("vdb.nbd")],
+            net: at("net"),
+            mac: [0x52, 0x54, 0, 0, 0, 1],
+            qmp: at("qmp"),
+            port: at("task"),
+            tap: Some(Tap { plugin: "/t.so".into(), ring: at("ring"), kernel: "/k".into(), origin_ns: 7 }),
+        }
+    }
+
+    #[test]
+    fn values_cannot_add_options() {
+        let line = layout("/r,x=1").arguments().expect("arguments").join(" ");
+        assert!(line.contains("mem-path=/r,,x=1/ram,share=on"), "{line}");
+        assert!(line.contains("-plugin file=/t.so,ring=/r,,x=1/ring,kernel=/k,origin=7"));
+        assert!(line.contains("drive=vdb,serial=vdb,bootindex=2") && line.contains("mac=52:54:00:00:00:01"));
+        assert!(matches!(layout("/a\nb").arguments(), Err(QemuError::Path { .. })));
+        assert!(matches!(layout(&"/a".repeat(60)).arguments(), Err(QemuError::SocketPath { .. })));
+    }
+}

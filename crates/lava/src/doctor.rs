@@ -1,0 +1,72 @@
+//! `lava doctor`: what of the host is ready, what is missing, how to fix it.
+
+use std::path::Path;
+
+use anyhow::Result;
+use lava_image::Recipe;
+
+use crate::{CLEAN, FAILED, places};
+
+/// Memory a micro-VM takes with the shipped profiles, MiB.
+const MEMORY_MIB: u64 = 1024;
+/// Room for a session and its overlay, MiB.
+const DISK_MIB: u64 = 2048;
+
+/// Prints a line per check; returns the exit code.
+pub fn run() -> Result<u8> {
+    let checks = [
+        ("QEMU >= 9.2", qemu()),
+        ("tap", places::tap().map(|path| path.display().to_string())),
+        ("guest image", image()),
+        ("memory for a micro-VM", room(Path::new("/dev/shm"), MEMORY_MIB)),
+        ("room for sessions", sessions()),
+        ("setpriv (util-linux)", program("setpriv")),
+    ];
+    let mut ready = true;
+    for (name, check) in checks {
+        match check {
+            Ok(detail) => println!("ok       {name}: {detail}"),
+            Err(error) => {
+                ready = false;
+                println!("MISSING  {name}: {error:#}");
+            }
+        }
+    }
+    println!("{}", if ready { "This host is ready." } else { "`cargo xtask setup` installs what is missing." });
+    Ok(if ready { CLEAN } else { FAILED })
+}
+
+fn qemu() -> Result<String> {
+    let qemu = lava_microvisor::qemu::find()?;
+    Ok(format!("{} ({})", qemu.version, qemu.path.display()))
+}
+
+fn image() -> Result<String> {
+    let recipe = Recipe::load(&places::recipe()?)?;
+    match places::images()?.find(&recipe) {
+        Some(image) => Ok(image.dir.display().to_string()),
+        None => anyhow::bail!("not built yet: run `cargo xtask image`"),
+    }
+}
+
+fn sessions() -> Result<String> {
+    let wanted = places::sessions(None)?;
+    // The folder is made by the first session: look at the nearest one that exists.
+    let there = wanted.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+    room(there, DISK_MIB)
+}
+
+fn room(folder: &Path, needed_mib: u64) -> Result<String> {
+    let facts = rustix::fs::statvfs(folder)?;
+    let free = facts.f_bavail.saturating_mul(facts.f_frsize) >> 20;
+    if free < needed_mib {
+        anyhow::bail!("{} has {free} MiB free, {needed_mib} are needed", folder.display());
+    }
+    Ok(format!("{free} MiB free in {}", folder.display()))
+}
+
+fn program(name: &str) -> Result<String> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file());
+    found.map(|file| file.display().to_string()).ok_or_else(|| anyhow::anyhow!("not on PATH"))
+}

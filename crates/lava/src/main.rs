@@ -1,0 +1,97 @@
+//! The `lava` command, and the only place that wires the stages of the pipeline together.
+#![forbid(unsafe_code)]
+
+mod doctor;
+mod pipeline;
+mod places;
+mod prepare;
+mod run;
+mod show;
+mod terminal;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Opens an untrusted thing in a micro-VM, watches it from outside, and shows what it did.
+#[derive(Parser)]
+#[command(name = "lava", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Open a task in a micro-VM and watch it.
+    ///
+    /// Exit code: 0 nothing found, 3 threat found, 1 failed, 2 usage.
+    Run(run::Run),
+    /// Show a session: verdict, kill chain, trace, decisions.
+    Show {
+        /// A session's folder, its id, or `latest`.
+        session: String,
+        /// Folder of sessions, if not the usual one.
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+    /// Print a session's events.
+    Events {
+        /// A session's folder, its id, or `latest`.
+        session: String,
+        /// Only events of this kind, or of this group: `process.exec`, `file`.
+        #[arg(long, value_name = "KIND")]
+        kind: Option<String>,
+        /// As lines to read, or one JSON object a line.
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+        /// Folder of sessions, if not the usual one.
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+    /// List the recorded sessions.
+    Sessions {
+        /// Folder of sessions, if not the usual one.
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+    /// Say what of this host is ready, what is missing, and how to fix it.
+    Doctor,
+}
+
+/// How output is written.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    Text,
+    /// One JSON object a line, for programs.
+    Jsonl,
+}
+
+/// Nothing found.
+const CLEAN: u8 = 0;
+/// LAVA failed.
+const FAILED: u8 = 1;
+/// A threat was found.
+const THREAT: u8 = 3;
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Run(run) => run.run(),
+        Command::Show { session, out } => show::session(&session, out.as_deref()).map(|()| CLEAN),
+        Command::Events { session, kind, format, out } => {
+            show::events(&session, kind.as_deref(), format, out.as_deref()).map(|()| CLEAN)
+        }
+        Command::Sessions { out } => show::sessions(out.as_deref()).map(|()| CLEAN),
+        Command::Doctor => doctor::run(),
+    };
+    ExitCode::from(done.unwrap_or_else(|error| {
+        // `lava events | head` closes the pipe: that is no failure to talk about.
+        let pipe = error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe);
+        if !pipe {
+            eprintln!("lava: {error:#}");
+        }
+        FAILED
+    }))
+}

@@ -1,0 +1,135 @@
+//! What a run needs before it can start, each checked with an error that says what to do.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use lava_event::Sha256;
+use lava_guest::kernel::Kernel;
+use lava_image::{Image, Recipe};
+use lava_microvisor::{Profile, Profiles};
+use lava_policy::Policy;
+
+use crate::places;
+
+/// Largest task, bytes: it is held in memory and copied into the guest.
+pub const MAX_TASK: u64 = 256 << 20;
+
+/// The untrusted thing.
+pub struct TaskFile {
+    pub name: String,
+    pub content: Vec<u8>,
+    pub sha256: Sha256,
+}
+
+/// Reads the task.
+pub fn task(path: &Path) -> Result<TaskFile> {
+    let shown = path.display();
+    let facts = fs::metadata(path).with_context(|| format!("the task {shown}"))?;
+    if !facts.is_file() {
+        bail!("the task {shown} is no file");
+    }
+    if facts.len() == 0 {
+        bail!("the task {shown} is empty: there is nothing to open");
+    }
+    if facts.len() > MAX_TASK {
+        let mib = facts.len() >> 20;
+        bail!("the task {shown} has {mib} MiB; tasks up to {} MiB can be opened", MAX_TASK >> 20);
+    }
+    let content = fs::read(path).with_context(|| format!("the task {shown}"))?;
+    let name = path.file_name().map_or("task".into(), |name| name.to_string_lossy().into_owned());
+    Ok(TaskFile { name, sha256: Sha256::of(&content), content })
+}
+
+/// The profile asked for (by name, or by its file's or folder's path), or the one that recognises the task.
+pub fn profile(wanted: Option<&str>, task: &TaskFile) -> Result<Profile> {
+    let shipped = places::share()?.join("images/profiles");
+    match wanted {
+        Some(path) if path.contains('/') => {
+            let path = Path::new(path);
+            let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new(".")) };
+            if !path.exists() {
+                bail!("the profile {}: no such file", path.display());
+            }
+            let name = (!path.is_dir()).then(|| lava_microvisor::profile::load_file(path)).transpose()?;
+            match name {
+                Some(profiles) => profiles.into_iter().next().context("the profile's file holds no profile"),
+                None => Profiles::load(folder)?.iter().next().cloned().context("no profile in this folder"),
+            }
+        }
+        Some(name) => {
+            let profiles = Profiles::load(&shipped)?;
+            let found = profiles.named(name, &task.name, &task.content).cloned();
+            found.with_context(|| format!("there is no profile `{name}`; there are: {}", names(&profiles)))
+        }
+        None => {
+            let profiles = Profiles::load(&shipped)?;
+            profiles.recognise(&task.name, &task.content).cloned().with_context(|| {
+                format!(
+                    "{}: what kind of file this is, no profile recognises; name one with --profile: {}",
+                    task.name,
+                    names(&profiles)
+                )
+            })
+        }
+    }
+}
+
+fn names(profiles: &Profiles) -> String {
+    let mut names: Vec<_> = profiles.iter().map(|profile| profile.name.as_str()).collect();
+    names.dedup();
+    names.join(", ")
+}
+
+/// Compiles the policy: a shipped one by name, or a file. Mistakes are printed with their lines underlined.
+pub fn policy(wanted: &str) -> Result<(Policy, Sha256)> {
+    let (source, text) = match lava_policy::builtin(wanted) {
+        Some(text) => (wanted.to_owned(), text.to_owned()),
+        None => {
+            let bytes = fs::read(wanted).with_context(|| {
+                format!("the policy {wanted}: neither a file nor one of {}", lava_policy::BUILTIN.join(", "))
+            })?;
+            let text = String::from_utf8(bytes).map_err(|_| anyhow!("the policy {wanted} is no UTF-8 text"))?;
+            (wanted.to_owned(), text)
+        }
+    };
+    let hash = Sha256::of(text.as_bytes());
+    match Policy::compile(&source, &text) {
+        Ok(policy) => Ok((policy, hash)),
+        Err(errors) => {
+            let count = errors.len();
+            for error in errors {
+                eprintln!("{:?}", miette::Report::new(error));
+            }
+            bail!("the policy {wanted} has {count} mistake{}", if count == 1 { "" } else { "s" })
+        }
+    }
+}
+
+/// The guest: image, disk, kernel.
+pub struct Guest {
+    pub image: Image,
+    pub disk: PathBuf,
+    pub vmlinuz: PathBuf,
+    pub release: String,
+}
+
+/// Finds the image and checks that its kernel can be introspected.
+pub fn guest(kernel: &str) -> Result<Guest> {
+    let path = places::recipe()?;
+    let recipe = Recipe::load(&path)?;
+    let image = places::images()?.find(&recipe).with_context(|| {
+        format!("there is no guest image of {} yet: run `cargo xtask image` (a few minutes)", path.display())
+    })?;
+    let known = || recipe.kernels().collect::<Vec<_>>().join(", ");
+    let missing = || anyhow!("the guest image has no kernel {kernel}; it has: {}", known());
+    let disk = image.disk(kernel).ok_or_else(missing)?;
+    let vmlinuz = match std::env::var_os("LAVA_VMLINUZ") {
+        Some(other) => PathBuf::from(other),
+        None => image.vmlinuz(kernel).ok_or_else(missing)?,
+    };
+    let boot_file = fs::read(&vmlinuz).with_context(|| format!("the guest's kernel {}", vmlinuz.display()))?;
+    let shown = || format!("{}: this kernel can't be introspected", vmlinuz.display());
+    let release = Kernel::from_vmlinuz(&boot_file).with_context(shown)?.release;
+    Ok(Guest { image, disk, vmlinuz, release })
+}

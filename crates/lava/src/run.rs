@@ -1,0 +1,248 @@
+//! `lava run`: one task, one micro-VM, one session.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use lava_event::{Action, Produced, SessionId, Sha256, Verdict};
+use lava_evidence::{ImageFacts, Manifest, Outcome, PolicyFacts, SessionWriter, State, TaskFacts};
+use lava_microvisor::{Handle, Item, Items, MachineReport, MachineSpec, Options, Profile, Session, Task};
+
+use crate::pipeline::Pipeline;
+use crate::prepare::{self, Guest, TaskFile};
+use crate::terminal::{self, Live, Style};
+use crate::{CLEAN, FAILED, Format, THREAT, places};
+
+/// How long a guest may take to start: under emulation on a busy machine that is long.
+const BOOT_TIMEOUT: Duration = Duration::from_secs(240);
+/// vCPUs of a micro-VM.
+const VCPUS: u32 = 2;
+
+/// Options of `lava run`.
+#[derive(clap::Args)]
+pub struct Run {
+    /// The untrusted file.
+    task: PathBuf,
+    /// How to open it: a profile's name, or the path of a profile's file. Recognised by content if not given.
+    #[arg(long, value_name = "P")]
+    profile: Option<String>,
+    /// What answers the attack: observe, protect, remediate, or a file of your own.
+    #[arg(long, value_name = "FILE", default_value = "observe")]
+    policy: String,
+    /// Guest kernel.
+    #[arg(long, value_name = "6.1|6.12", default_value = "6.1")]
+    kernel: String,
+    /// Seconds the task may take.
+    #[arg(long, value_name = "S", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    timeout: u64,
+    /// Restart the guest after the task: what it changed on the disk is seen to run, or not.
+    #[arg(long)]
+    reboot: bool,
+    /// A second disk (raw), which the guest mounts on /opt/scenario. It is not changed.
+    #[arg(long, value_name = "FILE")]
+    disk: Option<PathBuf>,
+    /// Where the session's folder is made.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// What is printed: the growing trace, or every event as JSON.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+impl Run {
+    /// Runs the session; returns the exit code.
+    pub fn run(&self) -> Result<u8> {
+        let task = prepare::task(&self.task)?;
+        let (policy, policy_hash) = prepare::policy(&self.policy)?;
+        let profile = prepare::profile(self.profile.as_deref(), &task)?;
+        if let Some(disk) = self.disk.as_deref().filter(|disk| !disk.is_file()) {
+            bail!("the disk {}: no such file", disk.display());
+        }
+        let guest = prepare::guest(&self.kernel)?;
+        let qemu = lava_microvisor::qemu::find()?;
+        let tap = places::tap()?;
+
+        let id = SessionId(ulid::Ulid::new().to_string());
+        let mut manifest = self.manifest(&id, &task, &profile, &guest);
+        manifest.policy = PolicyFacts { name: policy.name().to_owned(), sha256: Some(policy_hash) };
+        manifest.qemu = qemu.version.to_string();
+        manifest.tap = std::fs::read(&tap).ok().map(|bytes| Sha256::of(&bytes));
+        let mut evidence = SessionWriter::create(&places::sessions(self.out.as_deref())?, &id, manifest)?;
+
+        let live = Live::new(self.format == Format::Jsonl);
+        live.progress(&format!("session {id}: opening {} as {} (the guest boots first)", task.name, profile.name));
+        let spec = self.machine(&id, evidence.dir(), &guest, &profile, tap);
+        let options = Options { reboot: self.reboot, linger: Duration::from_secs(3), ..Options::default() };
+        let task = Task { name: task.name, content: task.content, profile };
+        let mut pipeline = Pipeline::new(policy);
+        let (ended, report) = match Session::run(spec, Some(task), options) {
+            Ok((items, handle)) => {
+                let stop = handle.stopper();
+                // Only the first Ctrl-C is ours; it ends the session in order.
+                let _ = ctrlc::set_handler(move || stop("interrupted"));
+                let ended = self.consume(items, &handle, &mut pipeline, &mut evidence, &live);
+                (ended, handle.wait())
+            }
+            Err(error) => {
+                let report = MachineReport {
+                    reason: "not started".into(),
+                    detail: Some(error.to_string()),
+                    ..Default::default()
+                };
+                (Err(error.into()), report)
+            }
+        };
+        self.finish(ended, &report, &pipeline, evidence)
+    }
+
+    fn manifest(&self, id: &SessionId, task: &TaskFile, profile: &Profile, guest: &Guest) -> Manifest {
+        let facts = TaskFacts { name: task.name.clone(), sha256: task.sha256, size: task.content.len() as u64 };
+        let mut manifest = Manifest::new(id.clone(), env!("CARGO_PKG_VERSION"), facts, &profile.name, &now());
+        manifest.image =
+            ImageFacts { recipe: guest.image.manifest.recipe.parse().ok(), kernel: guest.release.clone(), disk: None };
+        manifest.host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
+        manifest.options = [
+            ("kernel", self.kernel.clone()),
+            ("timeout", self.timeout.to_string()),
+            ("reboot", self.reboot.to_string()),
+            ("disk", self.disk.as_ref().map(|disk| disk.display().to_string()).unwrap_or_default()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into();
+        manifest
+    }
+
+    fn machine(&self, id: &SessionId, dir: &Path, guest: &Guest, profile: &Profile, tap: PathBuf) -> MachineSpec {
+        MachineSpec {
+            image: guest.disk.clone(),
+            vmlinuz: guest.vmlinuz.clone(),
+            kernel: guest.release.clone(),
+            scenario_disk: self.disk.clone(),
+            memory_mib: profile.memory_mib,
+            vcpus: VCPUS,
+            tap: Some(tap),
+            launcher: lava_microvisor::machine::LAUNCHER.to_owned(),
+            session_dir: dir.to_path_buf(),
+            runtime_dir: PathBuf::from(format!("/dev/shm/lava-{id}")),
+            boot_timeout: BOOT_TIMEOUT,
+            timeout: Duration::from_secs(self.timeout),
+        }
+    }
+
+    /// Takes the stream to its end. If the evidence can't be written any more, the session is stopped, and what still
+    /// waits is denied.
+    fn consume(
+        &self,
+        items: Items,
+        handle: &Handle,
+        pipeline: &mut Pipeline,
+        evidence: &mut SessionWriter,
+        live: &Live,
+    ) -> Result<()> {
+        let mut failure = None;
+        for item in items {
+            let (produced, reply) = match item {
+                Item::Event(produced) => (produced, None),
+                Item::Ask(produced, reply) => (produced, Some(reply)),
+            };
+            if failure.is_some() {
+                if let Some(reply) = reply {
+                    reply.answer(Action::Deny, pipeline.policy_name(), None, Some("the session is ending".into()));
+                }
+                continue;
+            }
+            self.print(&produced);
+            live.event(&produced.event);
+            match pipeline.event(&produced, evidence) {
+                Ok(findings) => findings.iter().for_each(|finding| live.finding(finding)),
+                Err(error) => {
+                    handle.stop("the evidence could not be written");
+                    failure = Some(error);
+                }
+            }
+            if let Some(reply) = reply {
+                let (decision, faults) = pipeline.decide(&produced.event);
+                for fault in faults {
+                    live.progress(&format!("rule {} could not be evaluated: {}", fault.rule, fault.message));
+                }
+                reply.answer(decision.action, pipeline.policy_name(), decision.rule, decision.reason);
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    fn print(&self, produced: &Produced) {
+        if self.format == Format::Jsonl
+            && let Ok(line) = serde_json::to_string(&produced.event)
+        {
+            let _ = writeln!(std::io::stdout(), "{line}");
+        }
+    }
+
+    /// Closes the evidence, says what came out, and chooses the exit code.
+    fn finish(
+        &self,
+        ended: Result<()>,
+        report: &MachineReport,
+        pipeline: &Pipeline,
+        mut evidence: SessionWriter,
+    ) -> Result<u8> {
+        let dir = evidence.dir().to_path_buf();
+        let trace = pipeline.graph.trace();
+        let manifest = evidence.manifest_mut();
+        manifest.mbr_before = report.mbr_sha256_before;
+        if let Some(ready) = report.ready_ns {
+            manifest.options.insert("ready_ns".into(), ready.to_string());
+        }
+        if let Some(sent) = report.task_sent_ns {
+            manifest.options.insert("task_sent_ns".into(), sent.to_string());
+        }
+        let whole = ended.is_ok() && report.orderly;
+        let mut detail: Vec<String> = report.detail.iter().chain(&report.faults).cloned().collect();
+        detail.extend(ended.as_ref().err().map(|error| format!("{error:#}")));
+        let outcome = Outcome {
+            state: if whole { State::Closed } else { State::Aborted },
+            ended: now(),
+            mbr_after: report.mbr_sha256_after,
+            detail: (!detail.is_empty()).then(|| detail.join("; ")),
+        };
+        let closed = evidence.close(&trace, outcome);
+        // The overlay is as large as what the guest wrote; what matters of it is among the artifacts.
+        for overlay in ["vda.overlay", "vdb.overlay"] {
+            let _ = std::fs::remove_file(dir.join(overlay));
+        }
+        ended.with_context(|| format!("the session was closed early; what was recorded is in {}", dir.display()))?;
+        closed?;
+        let style = Style::of_stdout();
+        let mut out: Box<dyn Write> =
+            if self.format == Format::Text { Box::new(std::io::stdout()) } else { Box::new(std::io::stderr()) };
+        writeln!(out, "\n{} {}", style.bold("verdict:"), style.verdict(trace.verdict))?;
+        terminal::kill_chain(&trace, style, &mut out)?;
+        if !trace.decisions.is_empty() {
+            writeln!(out, "{}", style.bold("decisions:"))?;
+            terminal::decisions(&trace, &mut out)?;
+        }
+        for fault in &report.faults {
+            writeln!(out, "note: {fault}")?;
+        }
+        writeln!(out, "session: {}\nreport:  {}", dir.display(), dir.join("report.html").display())?;
+        if !report.orderly {
+            let detail = report.detail.as_deref().unwrap_or("no more is known");
+            eprintln!(
+                "lava: the micro-VM did not end in order ({}): {detail}; what was recorded is kept",
+                report.reason
+            );
+        }
+        Ok(match trace.verdict {
+            Verdict::Malicious | Verdict::Suspicious => THREAT,
+            Verdict::Clean if report.orderly => CLEAN,
+            Verdict::Clean => FAILED,
+        })
+    }
+}
+
+/// RFC 3339, UTC.
+fn now() -> String {
+    jiff::Timestamp::now().to_string()
+}

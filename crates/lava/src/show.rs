@@ -1,0 +1,154 @@
+//! `lava show`, `lava events`, `lava sessions`: reading what was recorded.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use lava_event::{Event, Kind};
+use lava_evidence::Session;
+
+use crate::terminal::{self, Style, seconds};
+use crate::{Format, places};
+
+/// Finds a session by folder, id, beginning of the id, or `latest`.
+fn find(name: &str, out: Option<&Path>) -> Result<Session> {
+    let folder = Path::new(name);
+    if folder.join("manifest.json").is_file() || folder.is_dir() {
+        return Ok(Session::open(folder)?);
+    }
+    let root = places::sessions(out)?;
+    let wanted = name.to_ascii_uppercase();
+    let mut found: Vec<PathBuf> = std::fs::read_dir(&root)
+        .with_context(|| format!("no sessions in {}", root.display()))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|dir| {
+            let id = dir.file_name().map(|id| id.to_string_lossy().to_ascii_uppercase()).unwrap_or_default();
+            dir.join("manifest.json").is_file() && (name == "latest" || id.starts_with(&wanted))
+        })
+        .collect();
+    found.sort();
+    match (name, found.as_slice()) {
+        (_, []) => bail!("there is no session {name} in {}: `lava sessions` lists them", root.display()),
+        ("latest", [.., last]) => Ok(Session::open(last)?),
+        (_, [one]) => Ok(Session::open(one)?),
+        (_, many) => bail!("{name} is the beginning of {} sessions: write more of it", many.len()),
+    }
+}
+
+/// `lava show`
+pub fn session(name: &str, out: Option<&Path>) -> Result<()> {
+    let session = find(name, out)?;
+    let (style, manifest) = (Style::of_stdout(), session.manifest());
+    let out = &mut std::io::stdout().lock();
+    let verdict = manifest.verdict.map_or("unknown".to_owned(), |verdict| style.verdict(verdict));
+    writeln!(out, "{} {verdict}   ({})", style.bold("verdict:"), manifest.state.name())?;
+    writeln!(out, "task:     {} ({} bytes, sha256 {})", manifest.task.name, manifest.task.size, manifest.task.sha256)?;
+    writeln!(out, "profile:  {}   policy: {}", manifest.profile, manifest.policy.name)?;
+    writeln!(out, "guest:    Linux {}, QEMU {}", manifest.image.kernel, manifest.qemu)?;
+    writeln!(out, "time:     {} to {}", manifest.started, manifest.ended.as_deref().unwrap_or("(not closed)"))?;
+    writeln!(
+        out,
+        "recorded: {} events, {} findings, {} artifacts",
+        manifest.events, manifest.findings, manifest.artifacts
+    )?;
+    if let (Some(before), Some(after)) = (manifest.mbr_before, manifest.mbr_after) {
+        let changed = if before == after { "unchanged" } else { "CHANGED" };
+        writeln!(out, "MBR:      {changed} (before {before}, after {after})")?;
+    }
+    if let Some(detail) = &manifest.detail {
+        writeln!(out, "note:     {detail}")?;
+    }
+    match session.trace() {
+        Ok(trace) => {
+            terminal::kill_chain(&trace, style, out)?;
+            terminal::decisions(&trace, out)?;
+        }
+        Err(error) => writeln!(out, "no trace: {error}")?,
+    }
+    let chain = session.verify_chain()?;
+    writeln!(out, "evidence: {}", if chain.intact() { "intact" } else { "NOT INTACT" })?;
+    for problem in &chain.problems {
+        writeln!(out, "  {problem}")?;
+    }
+    writeln!(out, "report:   {}", session.dir().join("report.html").display())?;
+    Ok(())
+}
+
+/// `lava events`
+pub fn events(name: &str, kind: Option<&str>, format: Format, out: Option<&Path>) -> Result<()> {
+    let session = find(name, out)?;
+    let out = &mut std::io::BufWriter::new(std::io::stdout().lock());
+    for event in session.events()? {
+        let event = event?;
+        let is = event.kind.name();
+        if kind.is_some_and(|kind| is != kind && is.split_once('.').map(|(group, _)| group) != Some(kind)) {
+            continue;
+        }
+        match format {
+            Format::Jsonl => writeln!(out, "{}", serde_json::to_string(&event)?)?,
+            Format::Text => writeln!(out, "{}", line(&event))?,
+        }
+    }
+    out.flush()?;
+    Ok(())
+}
+
+/// One event in one line. Everything from the guest is escaped by its type.
+fn line(event: &Event) -> String {
+    let who = event.process.as_ref().map_or("-".to_owned(), |process| format!("{}[{}]", process.comm, process.pid));
+    let what = match &event.kind {
+        Kind::ProcessFork { child, thread } => {
+            format!("{} {}[{}]", if *thread { "thread" } else { "child" }, child.comm, child.tid)
+        }
+        Kind::ProcessExec { argv, path, .. } => {
+            let words: Vec<String> = argv.iter().map(ToString::to_string).collect();
+            format!("{path}: {}", words.join(" "))
+        }
+        Kind::FileOpen { path, access, .. } => format!("{path} ({access:?})"),
+        Kind::FileCreate { path, .. } | Kind::FileUnlink { path, .. } | Kind::FileAttributes { path, .. } => {
+            path.to_string()
+        }
+        Kind::FileWrite { path, bytes, count, .. } => format!("{path}: {bytes} bytes in {count} writes"),
+        Kind::FileRename { from, to, .. } => format!("{from} -> {to}"),
+        Kind::NetConnect { destination: Some(end), protocol, .. } => {
+            format!("{protocol:?} {}:{}", end.address, end.port)
+        }
+        other => serde_json::to_value(other)
+            .ok()
+            .and_then(|mut value| {
+                value.as_object_mut()?.remove("kind");
+                Some(value.to_string())
+            })
+            .unwrap_or_default(),
+    };
+    format!("{:>7} {} {:<22} {who:<22} {what}", event.seq, seconds(event.time_ns), event.kind.name())
+}
+
+/// `lava sessions`
+pub fn sessions(out: Option<&Path>) -> Result<()> {
+    let root = places::sessions(out)?;
+    if !root.exists() {
+        println!("no sessions yet in {}", root.display());
+        return Ok(());
+    }
+    let style = Style::of_stdout();
+    let out = &mut std::io::stdout().lock();
+    for listed in Session::list(&root)? {
+        match listed.session {
+            Ok(session) => {
+                let manifest = session.manifest();
+                let verdict = manifest.verdict.map_or("-".to_owned(), |verdict| style.verdict(verdict));
+                writeln!(
+                    out,
+                    "{}  {}  {verdict:<10}  {:<7}  {}",
+                    manifest.session,
+                    manifest.started,
+                    manifest.state.name(),
+                    manifest.task.name
+                )?;
+            }
+            Err(error) => writeln!(out, "{}: {error}", listed.dir.display())?,
+        }
+    }
+    Ok(())
+}

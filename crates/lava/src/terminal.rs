@@ -1,0 +1,156 @@
+//! What the terminal shows: the trace growing while the session runs, and the summary.
+
+use std::io::{IsTerminal, Write};
+
+use lava_event::{Action, Event, Finding, Kind, Severity, Stage, Verdict};
+use lava_graph::Trace;
+
+/// Colours, where the terminal has them.
+#[derive(Clone, Copy)]
+pub struct Style {
+    colour: bool,
+}
+
+impl Style {
+    /// For standard output: colours only on a terminal, and not if `NO_COLOR` is set.
+    pub fn of_stdout() -> Self {
+        Self { colour: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() }
+    }
+
+    fn paint(self, code: &str, text: &str) -> String {
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    pub fn bold(self, text: &str) -> String {
+        self.paint("1", text)
+    }
+
+    fn dim(self, text: &str) -> String {
+        self.paint("2", text)
+    }
+
+    fn severity(self, severity: Severity, text: &str) -> String {
+        match severity {
+            Severity::Critical | Severity::High => self.paint("1;31", text),
+            Severity::Medium => self.paint("33", text),
+            Severity::Low | Severity::Info => self.paint("36", text),
+        }
+    }
+
+    pub fn verdict(self, verdict: Verdict) -> String {
+        let text = verdict.to_string().to_uppercase();
+        match verdict {
+            Verdict::Clean => self.paint("1;32", &text),
+            Verdict::Suspicious => self.paint("1;33", &text),
+            Verdict::Malicious => self.paint("1;31", &text),
+        }
+    }
+}
+
+/// Session time, seconds.
+pub fn seconds(ns: u64) -> String {
+    format!("{:>8.3}s", ns as f64 / 1e9)
+}
+
+/// The live view.
+pub struct Live {
+    style: Style,
+    quiet: bool,
+}
+
+impl Live {
+    /// `quiet`: standard output belongs to the events as JSON.
+    pub fn new(quiet: bool) -> Self {
+        Self { style: Style::of_stdout(), quiet }
+    }
+
+    /// A line of progress, on standard error, so that it disturbs no pipe.
+    pub fn progress(&self, text: &str) {
+        eprintln!("lava: {text}");
+    }
+
+    fn line(&self, text: &str) {
+        if !self.quiet {
+            // A closed pipe must not end the session that is being recorded.
+            let _ = writeln!(std::io::stdout(), "{text}");
+        }
+    }
+
+    /// What of an event is worth a line by itself.
+    pub fn event(&self, event: &Event) {
+        let text = match &event.kind {
+            Kind::VmStarted { qemu, kernel } => format!("micro-VM started: QEMU {qemu}, Linux {kernel}"),
+            Kind::VmIntrospection { hooks, missing, .. } => {
+                let missing =
+                    if missing.is_empty() { String::new() } else { format!("; MISSING: {}", missing.join("; ")) };
+                format!("introspection ready: {} hooks{missing}", hooks.len())
+            }
+            Kind::VmTask { name, command, .. } => format!("task {name} opened: {}", command.join(" ")),
+            Kind::VmTaskExit { code: Some(code), .. } => format!("task exited with code {code}"),
+            Kind::VmTaskExit { signal: Some(signal), .. } => format!("task ended by signal {signal}"),
+            Kind::VmTaskExit { error, .. } => {
+                format!("task could not be started: {}", error.as_ref().map(ToString::to_string).unwrap_or_default())
+            }
+            Kind::VmReset { by } => format!("guest restarted by {by}"),
+            Kind::VmGap { at, detail, .. } => format!("GAP at {at:?}: {detail}"),
+            Kind::VmEnded { reason, detail, .. } => {
+                format!("micro-VM ended: {reason}{}", detail.as_ref().map(|d| format!(" ({d})")).unwrap_or_default())
+            }
+            Kind::VmDecision { action, rule, outcome, .. } => {
+                return self.decision(event, *action, rule.as_deref(), outcome);
+            }
+            _ => return,
+        };
+        self.line(&self.style.dim(&format!("{}  {text}", seconds(event.time_ns))));
+    }
+
+    fn decision(&self, event: &Event, action: Action, rule: Option<&str>, outcome: &str) {
+        let rule = rule.map_or("default".to_owned(), |rule| format!("rule {rule}"));
+        let text = format!("{}  {:<9}  {} by {rule}: {outcome}", seconds(event.time_ns), "POLICY", action);
+        self.line(&self.style.bold(&text));
+    }
+
+    /// A finding.
+    pub fn finding(&self, finding: &Finding) {
+        let stage = self.style.severity(finding.severity, &format!("{:<9}", finding.stage.name().to_uppercase()));
+        self.line(&format!("{}  {stage}  {}  {}", seconds(finding.time_ns), finding.technique.id, finding.title));
+    }
+}
+
+/// The kill chain with its evidence, stage by stage.
+pub fn kill_chain(trace: &Trace, style: Style, out: &mut impl Write) -> std::io::Result<()> {
+    for stage in Stage::ALL {
+        let Some(summary) = trace.kill_chain.iter().find(|summary| summary.stage == stage) else {
+            writeln!(out, "  {}", style.dim(&format!("{:<9}  -", stage.name())))?;
+            continue;
+        };
+        for (nth, finding) in summary.findings.iter().filter_map(|&index| trace.findings.get(index)).enumerate() {
+            let name = format!("{:<9}", if nth == 0 { stage.name() } else { "" });
+            let name = style.severity(finding.severity, &name);
+            let events = finding.events.iter().take(6).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let more = if finding.events.len() > 6 { ", ..." } else { "" };
+            writeln!(
+                out,
+                "  {name}  {}  {:<10} {}\n{:13}{}",
+                seconds(finding.time_ns),
+                finding.technique.id,
+                style.bold(&finding.title),
+                "",
+                style.dim(&format!(
+                    "{} ({}); {}; events {events}{more}",
+                    finding.technique.name, finding.detector, finding.grade
+                )),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// What the policy decided.
+pub fn decisions(trace: &Trace, out: &mut impl Write) -> std::io::Result<()> {
+    for decision in &trace.decisions {
+        let rule = decision.rule.as_deref().unwrap_or("default");
+        writeln!(out, "  {}  {} by {rule}: {}", seconds(decision.time_ns), decision.action, decision.outcome)?;
+    }
+    Ok(())
+}
