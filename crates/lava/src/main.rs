@@ -90,8 +90,17 @@ fn main() -> ExitCode {
         // `lava events | head` closes the pipe: that is no failure to talk about.
         let pipe = error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe);
         if !pipe {
-            eprintln!("lava: {error:#}");
+            eprintln!("lava: {}", told(&error));
         }
         FAILED
     }))
+}
+
+/// The error and its causes; a cause whose words stand in what is said already is not said again.
+fn told(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match cause.trim_end() {
+        known if said.contains(known) => said,
+        first if said.is_empty() => first.to_owned(),
+        more => format!("{said}: {more}"),
+    })
 }

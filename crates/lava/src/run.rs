@@ -59,6 +59,9 @@ impl Run {
         if let Some(disk) = self.disk.as_deref().filter(|disk| !disk.is_file()) {
             bail!("the disk {}: no such file", disk.display());
         }
+        if profile.scenario_disk && self.disk.is_none() {
+            bail!("the profile {} needs the programs of its scenario's disk: give it with --disk", profile.name);
+        }
         let guest = prepare::guest(&self.kernel)?;
         let qemu = lava_microvisor::qemu::find()?;
         let tap = places::tap()?;

@@ -72,6 +72,8 @@ struct Raw {
     #[serde(default)]
     priority: i32,
     #[serde(default)]
+    scenario_disk: bool,
+    #[serde(default)]
     variant: Vec<RawVariant>,
 }
 
@@ -175,6 +177,7 @@ fn build(mut raw: Raw) -> Result<Vec<Profile>, String> {
             memory_mib: raw.memory_mib,
             hosts: raw.hosts.clone(),
             priority: raw.priority,
+            scenario_disk: raw.scenario_disk,
             recognise,
         });
     }

@@ -40,6 +40,8 @@ pub struct Profile {
     pub hosts: Vec<String>,
     /// The highest wins.
     pub priority: i32,
+    /// It opens its tasks with programs that a second disk brings.
+    pub scenario_disk: bool,
     pub(crate) recognise: Vec<Condition>,
 }
 
