@@ -1,1 +1,57 @@
-fn main() {}
+//! The repository's own commands: `cargo xtask demo`, `cargo xtask test` and what they are made of.
+#![forbid(unsafe_code)]
+
+mod bench;
+mod build;
+mod demo;
+mod deps;
+mod setup;
+mod shell;
+mod test;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what is missing on this host. Says what, before it does.
+    Setup,
+    /// Build LAVA (release): the `lava` command and the tap.
+    Build,
+    /// Build the guest image, unless it is there.
+    Image,
+    /// Build the scenarios.
+    Scenarios,
+    /// Set up, build, and play the seed's attack.
+    Demo,
+    /// Set up, build, check and run every test.
+    Test,
+    /// Hold the crates' dependencies against the list in ARCHITECTURE.md.
+    Deps,
+    /// Measure what SPECIFICATION.md promises.
+    Bench {
+        /// Rounds per figure.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+    },
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Setup => setup::run(),
+        Command::Build => build::lava().map(drop),
+        Command::Image => build::image().map(drop),
+        Command::Scenarios => build::scenarios().map(drop),
+        Command::Demo => demo::run(),
+        Command::Test => test::run(),
+        Command::Deps => deps::run(),
+        Command::Bench { rounds } => bench::run(rounds),
+    }
+}

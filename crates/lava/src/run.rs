@@ -16,6 +16,8 @@ use crate::{CLEAN, FAILED, Format, THREAT, places};
 
 /// How long a guest may take to start: under emulation on a busy machine that is long.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(240);
+/// How long to watch on after the task's end.
+const LINGER: Duration = Duration::from_secs(3);
 /// vCPUs of a micro-VM.
 const VCPUS: u32 = 2;
 
@@ -42,6 +44,9 @@ pub struct Run {
     /// A second disk (raw), which the guest mounts on /opt/scenario. It is not changed.
     #[arg(long, value_name = "FILE")]
     disk: Option<PathBuf>,
+    /// Send the task's own output to the guest's console, which is kept as console.log.
+    #[arg(long)]
+    console: bool,
     /// Where the session's folder is made.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -76,7 +81,7 @@ impl Run {
         let live = Live::new(self.format == Format::Jsonl);
         live.progress(&format!("session {id}: opening {} as {} (the guest boots first)", task.name, profile.name));
         let spec = self.machine(&id, evidence.dir(), &guest, &profile, tap);
-        let options = Options { reboot: self.reboot, linger: Duration::from_secs(3), ..Options::default() };
+        let options = Options { reboot: self.reboot, linger: LINGER, console: self.console };
         let task = Task { name: task.name, content: task.content, profile };
         let mut pipeline = Pipeline::new(policy);
         let (ended, report) = match Session::run(spec, Some(task), options) {

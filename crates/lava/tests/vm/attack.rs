@@ -1,0 +1,225 @@
+//! The drive-by download, held against the trace that its story promises, under each policy and on both kernels.
+
+use std::path::PathBuf;
+
+use lava_event::{Action, DiskRegion, Kind, Sha256, Stage};
+use regex_lite::Regex;
+use serde::Deserialize;
+
+use crate::common::{Ran, root, run, scenario};
+
+#[derive(Deserialize)]
+struct Expected {
+    task: TaskExpected,
+    stage: Vec<StageExpected>,
+}
+
+#[derive(Deserialize)]
+struct TaskExpected {
+    exit: Exits,
+    serial: Vec<String>,
+    serial_after_reset: String,
+}
+
+#[derive(Deserialize)]
+struct Exits {
+    allowed: i64,
+    refused: i64,
+    remediated: i64,
+}
+
+#[derive(Deserialize)]
+struct StageExpected {
+    stage: Stage,
+    finding: Vec<FindingExpected>,
+    #[serde(default)]
+    event: Vec<EventExpected>,
+}
+
+#[derive(Deserialize)]
+struct FindingExpected {
+    id: String,
+    technique: String,
+    title: String,
+    #[serde(default)]
+    optional: bool,
+}
+
+#[derive(Deserialize)]
+struct EventExpected {
+    kind: String,
+    subject: String,
+    count: usize,
+}
+
+/// The block at the end of the story.
+fn expected() -> Expected {
+    let story = std::fs::read_to_string(root().join("scenarios/drive-by/story.md")).unwrap();
+    let block = story.split("```toml expected-trace\n").nth(1).unwrap().split("\n```").next().unwrap();
+    toml::from_str(block).unwrap()
+}
+
+fn play(policy: &str, kernel: &str, reboot: bool) -> Ran {
+    let (task, disk) = (scenario("applet.jar"), scenario("scenario.img"));
+    let profile = root().join("scenarios/drive-by/profile.toml");
+    let path = |path: &PathBuf| path.to_str().unwrap().to_owned();
+    let (task, disk, profile) = (path(&task), path(&disk), path(&profile));
+    let mut arguments =
+        vec![task.as_str(), "--profile", &profile, "--disk", &disk, "--policy", policy, "--kernel", kernel];
+    if reboot {
+        arguments.push("--reboot");
+    }
+    let ran = run(&arguments);
+    assert_eq!(ran.code, Some(3), "a threat is exit code 3\n{}\n{}", ran.stdout, ran.stderr);
+    ran
+}
+
+/// What an event is about, in the story's words.
+fn subject(kind: &Kind) -> Option<String> {
+    Some(match kind {
+        Kind::ProcessExec { path, .. } | Kind::FileCreate { path, .. } => path.to_string(),
+        Kind::NetConnect { destination: Some(end), .. } => format!("{}:{}", end.address, end.port),
+        Kind::DiskWrite { region, .. } => serde_json::to_value(region).ok()?.as_str()?.to_owned(),
+        _ => return None,
+    })
+}
+
+/// Everything the story promises, whatever the policy.
+fn check_story(ran: &Ran) {
+    let expected = expected();
+    let task_begins = ran.events.iter().position(|event| matches!(event.kind, Kind::VmTask { .. })).unwrap();
+    let since = &ran.events[task_begins..];
+    let trace = ran.session.trace().unwrap();
+    assert!(trace.nodes.len() < 60, "{} nodes", trace.nodes.len());
+    let stages: Vec<Stage> = trace.kill_chain.iter().map(|summary| summary.stage).collect();
+    assert_eq!(stages, Stage::ALL, "all five stages");
+    let times: Vec<u64> = trace.kill_chain.iter().map(|summary| summary.first_ns).collect();
+    assert!(times.is_sorted(), "in their order: {times:?}");
+    for stage in &expected.stage {
+        for wanted in stage.finding.iter().filter(|finding| !finding.optional) {
+            let title = Regex::new(&wanted.title).unwrap();
+            let found = ran.findings.iter().find(|finding| {
+                finding.stage == stage.stage
+                    && finding.detector == wanted.id
+                    && finding.technique.id == wanted.technique
+                    && title.is_match(&finding.title)
+            });
+            let found = found.unwrap_or_else(|| panic!("no {} {}: {:#?}", wanted.id, wanted.title, ran.findings));
+            assert!(
+                !found.events.is_empty() && found.events.iter().all(|&seq| seq >= 1 && seq <= ran.events.len() as u64)
+            );
+        }
+        for wanted in &stage.event {
+            let pattern = Regex::new(&wanted.subject).unwrap();
+            let matching = since.iter().filter(|event| {
+                event.kind.name() == wanted.kind && subject(&event.kind).is_some_and(|text| pattern.is_match(&text))
+            });
+            let seen = matching.count();
+            assert_eq!(seen, wanted.count, "{} of {}", wanted.kind, wanted.subject);
+        }
+    }
+    let promised: Vec<String> = expected.stage.iter().flat_map(|s| &s.finding).map(|f| f.id.clone()).collect();
+    let strangers: Vec<_> = ran.findings.iter().filter(|finding| !promised.contains(&finding.detector)).collect();
+    assert!(strangers.is_empty(), "findings that the story does not tell: {strangers:#?}");
+    for wanted in &expected.task.serial {
+        let pattern = Regex::new(wanted).unwrap();
+        assert!(ran.console.lines().any(|line| pattern.is_match(line)), "{wanted}\n{}", ran.console);
+    }
+    assert!(!ran.events.iter().any(|event| matches!(event.kind, Kind::VmGap { .. })), "nothing was lost");
+    assert!(ran.session.verify_chain().unwrap().intact());
+}
+
+fn task_exit(ran: &Ran) -> i64 {
+    let exit = ran.events.iter().find_map(|event| match event.kind {
+        Kind::VmTaskExit { code, .. } => code,
+        _ => None,
+    });
+    exit.expect("the task's exit code")
+}
+
+/// The planted sector's line after the restart.
+fn planted_code_ran(ran: &Ran) -> bool {
+    let pattern = Regex::new(&expected().task.serial_after_reset).unwrap();
+    ran.console.lines().any(|line| pattern.is_match(line))
+}
+
+fn boot_code_decision(ran: &Ran) -> (Action, Sha256, Sha256) {
+    let write = ran.events.iter().find_map(|event| match &event.kind {
+        Kind::DiskWrite { region: DiskRegion::MbrBootCode, before, after, .. } => Some((event.seq, *before, *after)),
+        _ => None,
+    });
+    let (seq, before, after) = write.expect("the write of the boot code");
+    let decision = ran.events.iter().find_map(|event| match &event.kind {
+        Kind::VmDecision { subject, action, .. } if *subject == seq => Some(*action),
+        _ => None,
+    });
+    (decision.expect("a decision on it"), before.unwrap(), after.unwrap())
+}
+
+fn restarted(ran: &Ran) {
+    assert!(ran.events.iter().any(|event| matches!(event.kind, Kind::VmReset { .. })), "the guest was restarted");
+    let found = ran.events.iter().filter(|event| matches!(event.kind, Kind::VmIntrospection { .. })).count();
+    assert_eq!(found, 2, "the tap found the kernel again after the restart");
+}
+
+/// Both versions of the boot code are kept, and differ.
+fn both_versions_are_kept(ran: &Ran, before: Sha256, after: Sha256) {
+    let bytes = |hash| ran.session.artifact(&hash).unwrap().expect("the artifact");
+    let (before, after) = (bytes(before), bytes(after));
+    assert_eq!((before.len(), after.len()), (440, 440));
+    assert_ne!(before, after);
+}
+
+#[test]
+fn observe_lets_the_attack_play_on() {
+    let ran = play("observe", "6.1", true);
+    check_story(&ran);
+    restarted(&ran);
+    let (action, before, after) = boot_code_decision(&ran);
+    assert_eq!(action, Action::Allow);
+    both_versions_are_kept(&ran, before, after);
+    assert_eq!(task_exit(&ran), expected().task.exit.allowed);
+    let manifest = ran.session.manifest();
+    assert_ne!(manifest.mbr_before, manifest.mbr_after, "the real disk's first sector has changed");
+    assert!(planted_code_ran(&ran), "the planted boot sector ran after the restart\n{}", ran.console);
+}
+
+#[test]
+fn protect_refuses_the_write() {
+    let ran = play("protect", "6.1", true);
+    check_story(&ran);
+    restarted(&ran);
+    assert_eq!(boot_code_decision(&ran).0, Action::Deny);
+    assert_eq!(task_exit(&ran), expected().task.exit.refused);
+    assert!(ran.console.lines().any(|line| line == "drive-by: MBR write: Input/output error (EIO)"), "{}", ran.console);
+    let manifest = ran.session.manifest();
+    assert_eq!(manifest.mbr_before, manifest.mbr_after, "the real disk's first sector is the original");
+    assert!(!planted_code_ran(&ran));
+}
+
+#[test]
+fn remediate_deceives_the_guest_and_keeps_both_versions() {
+    let ran = play("remediate", "6.1", true);
+    check_story(&ran);
+    restarted(&ran);
+    let (action, before, after) = boot_code_decision(&ran);
+    assert_eq!(action, Action::Remediate);
+    both_versions_are_kept(&ran, before, after);
+    assert_eq!(task_exit(&ran), expected().task.exit.remediated);
+    assert!(ran.console.lines().any(|line| line == "drive-by: MBR write: ok"), "{}", ran.console);
+    let manifest = ran.session.manifest();
+    assert_eq!(manifest.mbr_before, manifest.mbr_after, "the real disk's first sector is the original");
+    assert!(!planted_code_ran(&ran));
+}
+
+#[test]
+fn the_other_kernel_shows_the_same() {
+    let ran = play("observe", "6.12", false);
+    check_story(&ran);
+    assert!(ran.session.manifest().image.kernel.starts_with("6.12"));
+    let missing = ran.events.iter().find_map(|event| match &event.kind {
+        Kind::VmIntrospection { missing, .. } => Some(missing.clone()),
+        _ => None,
+    });
+    assert_eq!(missing, Some(Vec::new()), "every hook is there");
+}

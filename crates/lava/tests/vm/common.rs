@@ -1,0 +1,75 @@
+//! Running `lava`, and reading what it left.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use lava_event::{Event, Finding};
+use lava_evidence::Session;
+
+/// One micro-VM at a time: two would only slow each other down.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Waits for the turn.
+pub fn turn() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn place(variable: &str) -> PathBuf {
+    std::env::var_os(variable)
+        .map(PathBuf::from)
+        .unwrap_or_else(|| panic!("{variable} is not set: run `cargo xtask test`"))
+}
+
+/// A file that the scenarios' build made.
+pub fn scenario(name: &str) -> PathBuf {
+    place("LAVA_TEST_SCENARIOS").join(name)
+}
+
+/// The repository's root.
+pub fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+/// `lava`, as `cargo xtask test` built it.
+pub fn lava() -> Command {
+    let mut command = Command::new(place("LAVA_TEST_PROGRAMS").join("lava"));
+    command.env("LAVA_SHARE", root()).env_remove("LAVA_SESSIONS").env("NO_COLOR", "1");
+    command
+}
+
+/// What a run left.
+pub struct Ran {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+    pub session: Session,
+    pub events: Vec<Event>,
+    pub findings: Vec<Finding>,
+    pub console: String,
+    _out: tempfile::TempDir,
+}
+
+/// Runs `lava run` with these arguments in a turn of its own.
+pub fn run(arguments: &[&str]) -> Ran {
+    let _turn = turn();
+    let out = tempfile::tempdir().unwrap();
+    let output = lava().arg("run").args(arguments).arg("--out").arg(out.path()).output().unwrap();
+    read(&output, out)
+}
+
+/// Reads the one session in `out`.
+pub fn read(output: &Output, out: tempfile::TempDir) -> Ran {
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    let dir = std::fs::read_dir(out.path()).unwrap().next().unwrap_or_else(|| panic!("no session: {stderr}"));
+    let session = Session::open(&dir.unwrap().path()).unwrap();
+    let events: Vec<Event> = session.events().unwrap().map(|event| event.unwrap()).collect();
+    let findings = session.findings().unwrap();
+    let console = std::fs::read(session.dir().join("console.log")).unwrap_or_default();
+    let console = String::from_utf8_lossy(&console).replace('\r', "");
+    for (event, seq) in events.iter().zip(1..) {
+        assert_eq!(event.seq, seq, "the stream has no gaps");
+    }
+    Ran { code: output.status.code(), stdout, stderr, session, events, findings, console, _out: out }
+}

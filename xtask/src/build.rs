@@ -1,0 +1,37 @@
+//! What is built: LAVA, the guest image, the scenarios.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use lava_image::{Image, ImageStore, Lines, Recipe};
+
+use crate::shell;
+
+/// LAVA, release. Returns the folder with `lava` and `liblava_tap.so`.
+pub fn lava() -> Result<PathBuf> {
+    let arguments = ["build", "--release", "--locked", "-p", "lava", "-p", "lava-tap"];
+    shell::run("build lava and the tap", shell::command("cargo", arguments))?;
+    Ok(shell::target().join("release"))
+}
+
+/// The guest image, from the cache or new.
+pub fn image() -> Result<Image> {
+    let recipe = Recipe::load(&shell::root().join("images/debian-bookworm.toml"))?;
+    let cache = ImageStore::user_cache().context("neither XDG_CACHE_HOME nor HOME is set: nowhere to keep images")?;
+    let store = ImageStore::new(&cache);
+    if let Some(image) = store.find(&recipe) {
+        return Ok(image);
+    }
+    eprintln!("xtask: building the guest image (some minutes; kept in {})", cache.join("lava/images").display());
+    Ok(store.build(&recipe, &mut Lines(std::io::stderr()))?)
+}
+
+/// The scenarios. Returns their folder.
+pub fn scenarios() -> Result<PathBuf> {
+    let out = shell::target().join("scenarios");
+    std::fs::create_dir_all(&out).with_context(|| out.display().to_string())?;
+    let mut command = shell::command("sh", ["scenarios/drive-by/build.sh"]);
+    command.arg(&out).env("CARGO_TARGET_DIR", shell::target().join("scenario-native"));
+    shell::run("build the scenarios", command)?;
+    Ok(out)
+}
