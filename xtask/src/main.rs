@@ -9,7 +9,8 @@ mod setup;
 mod shell;
 mod test;
 
-use anyhow::Result;
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -43,8 +44,8 @@ enum Command {
     },
 }
 
-fn main() -> Result<()> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
         Command::Setup => setup::run(),
         Command::Build => build::lava().map(drop),
         Command::Image => build::image().map(drop),
@@ -53,5 +54,12 @@ fn main() -> Result<()> {
         Command::Test => test::run(),
         Command::Deps => deps::run(),
         Command::Bench { rounds } => bench::run(rounds),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

@@ -174,7 +174,7 @@ impl Tap {
     }
 
     fn translated(&self, block: *const TranslationBlock) {
-        // SAFETY (whole function): block and its instructions are valid during the translation callback.
+        // SAFETY: QEMU passes a block that is valid during the translation callback.
         let (count, start) = unsafe { (api::qemu_plugin_tb_n_insns(block), api::qemu_plugin_tb_vaddr(block)) };
         if start == RESET_VECTOR || start == RESET_VECTOR & 0xf_ffff {
             self.forget_kernel();
