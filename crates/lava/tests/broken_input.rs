@@ -75,6 +75,9 @@ fn the_host() {
     check(&[("LAVA_TAP", "/nonexistent.so")], &[&script], &["LAVA_TAP"]);
     let junk = file(folder.path(), "vmlinuz", &[7; 4096]);
     check(&[("LAVA_VMLINUZ", &junk)], &[&script], &["can't be introspected", "vmlinuz"]);
+    let bare = lava_guest::fake::kernel::elf(lava_guest::fake::kernel::Tables::Since64, false);
+    let bare = file(folder.path(), "vmlinuz-without-types", &bare);
+    check(&[("LAVA_VMLINUZ", &bare)], &[&script], &["vmlinuz-without-types", "CONFIG_DEBUG_INFO_BTF"]);
 }
 
 #[test]
