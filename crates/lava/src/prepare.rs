@@ -47,15 +47,14 @@ pub fn profile(wanted: Option<&str>, task: &TaskFile) -> Result<Profile> {
     match wanted {
         Some(path) if path.contains('/') => {
             let path = Path::new(path);
-            let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new(".")) };
             if !path.exists() {
                 bail!("the profile {}: no such file", path.display());
             }
-            let name = (!path.is_dir()).then(|| lava_microvisor::profile::load_file(path)).transpose()?;
-            match name {
-                Some(profiles) => profiles.into_iter().next().context("the profile's file holds no profile"),
-                None => Profiles::load(folder)?.iter().next().cloned().context("no profile in this folder"),
-            }
+            let found = match path.is_dir() {
+                true => Profiles::load(path)?.iter().next().cloned(),
+                false => lava_microvisor::profile::load_file(path)?.into_iter().next(),
+            };
+            found.with_context(|| format!("{} holds no profile", path.display()))
         }
         Some(name) => {
             let profiles = Profiles::load(&shipped)?;
