@@ -4,12 +4,12 @@
 //! thread. The reader treats it as hostile: lengths are bounded by the frame that carries them, and what is left over is
 //! an error.
 
-use borsh::BorshDeserialize;
+use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::Event;
 
 /// Version of the encoding. Raised with every change of [`Event`] or anything in it.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// Longest encoded event, bytes. Producers cut text so that they stay below it.
 pub const MAX_LEN: usize = 256 * 1024;
@@ -33,24 +33,38 @@ pub enum DecodeError {
     Malformed(#[from] std::io::Error),
 }
 
-/// Appends the encoded event to `out`.
-pub fn encode(event: &Event, out: &mut Vec<u8>) {
+/// What the tap says in one frame.
+#[derive(Clone, PartialEq, Debug, BorshSerialize, BorshDeserialize)]
+#[allow(clippy::large_enum_variant)] // Short-lived, and nearly always the large one.
+pub enum Frame {
+    /// Something was seen.
+    Event(Event),
+    /// Something was seen that waits for an answer; the question's number is the frame's.
+    Ask(Event),
+    /// What became of the last answer on this ring, in a sentence.
+    Settled(String),
+    /// A piece of content, which the next `file.content` event of this ring speaks of.
+    Content(Vec<u8>),
+}
+
+/// Appends the encoded frame to `out`.
+pub fn encode(frame: &Frame, out: &mut Vec<u8>) {
     out.push(VERSION);
-    // Writing to a Vec does not fail, and no type in Event has a failing serialisation.
-    let _ = borsh::to_writer(out, event);
+    // Writing to a Vec does not fail, and no type in Frame has a failing serialisation.
+    let _ = borsh::to_writer(out, frame);
 }
 
 /// Decodes one frame.
 ///
 /// # Errors
 /// If the frame was not written by [`encode`] of this version.
-pub fn decode(frame: &[u8]) -> Result<Event, DecodeError> {
+pub fn decode(frame: &[u8]) -> Result<Frame, DecodeError> {
     if frame.len() > MAX_LEN {
         return Err(DecodeError::TooLong(frame.len()));
     }
     match frame.split_first() {
         None => Err(DecodeError::Empty),
-        Some((&VERSION, body)) => Ok(Event::try_from_slice(body)?),
+        Some((&VERSION, body)) => Ok(Frame::try_from_slice(body)?),
         Some((&other, _)) => Err(DecodeError::Version(other)),
     }
 }
@@ -78,9 +92,11 @@ mod tests {
                 exe: GuestText::from("/bin/dash"),
             }),
             registers: None,
+            backtrace: None,
             kind: Kind::ProcessFork {
                 child: ProcessRef { pid: 12, tid: 12, start_ns: 100, comm: GuestText::from("sh") },
                 thread: false,
+                flags: 0,
             },
         }
     }
@@ -88,8 +104,9 @@ mod tests {
     #[test]
     fn round_trip() {
         let mut bytes = Vec::new();
-        encode(&sample(), &mut bytes);
-        assert_eq!(decode(&bytes).unwrap(), sample());
+        let frame = Frame::Ask(sample());
+        encode(&frame, &mut bytes);
+        assert_eq!(decode(&bytes).unwrap(), frame);
     }
 
     #[test]
@@ -110,7 +127,7 @@ mod tests {
         #[test]
         fn flipped_frames_do_not_panic(at in 0usize..80, value: u8) {
             let mut bytes = Vec::new();
-            encode(&sample(), &mut bytes);
+            encode(&Frame::Event(sample()), &mut bytes);
             let at = at % bytes.len();
             bytes[at] = value;
             let _ = decode(&bytes);

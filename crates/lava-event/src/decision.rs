@@ -17,6 +17,28 @@ pub enum Action {
     Remediate,
 }
 
+impl Action {
+    /// A number for it, not 0: the form in which an answer goes to the tap.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Allow => 1,
+            Self::Deny => 2,
+            Self::Remediate => 3,
+        }
+    }
+
+    /// The action of a code; anything unknown denies.
+    #[must_use]
+    pub const fn from_code(code: u8) -> Self {
+        match code {
+            1 => Self::Allow,
+            3 => Self::Remediate,
+            _ => Self::Deny,
+        }
+    }
+}
+
 impl std::fmt::Display for Action {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

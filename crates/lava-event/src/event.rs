@@ -46,21 +46,103 @@ impl Process {
     }
 }
 
-/// General and control registers of the acting vCPU.
+/// Registers of the acting vCPU. In JSON: `{"rax":"0x1", ...}`.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct Registers(pub [u64; REGISTERS.len()]);
+
+/// Names of the registers that are kept, in their order.
+pub const REGISTERS: [&str; 33] = [
+    "rax",
+    "rbx",
+    "rcx",
+    "rdx",
+    "rsi",
+    "rdi",
+    "rbp",
+    "rsp",
+    "r8",
+    "r9",
+    "r10",
+    "r11",
+    "r12",
+    "r13",
+    "r14",
+    "r15",
+    "rip",
+    "eflags",
+    "cs",
+    "ss",
+    "ds",
+    "es",
+    "fs",
+    "gs",
+    "fs_base",
+    "gs_base",
+    "k_gs_base",
+    "cr0",
+    "cr2",
+    "cr3",
+    "cr4",
+    "cr8",
+    "efer",
+];
+
+impl Default for Registers {
+    fn default() -> Self {
+        Self([0; REGISTERS.len()])
+    }
+}
+
+impl Registers {
+    /// The register's value, by its name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<u64> {
+        self.iter().find_map(|(known, value)| (known == name).then_some(value))
+    }
+
+    /// Names and values.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        REGISTERS.into_iter().zip(self.0)
+    }
+}
+
+impl Serialize for Registers {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter().map(|(name, value)| (name, format!("{value:#x}"))))
+    }
+}
+
+impl<'de> Deserialize<'de> for Registers {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let map: std::collections::BTreeMap<String, String> = Deserialize::deserialize(deserializer)?;
+        let mut registers = Self::default();
+        for (value, name) in registers.0.iter_mut().zip(REGISTERS) {
+            let Some(text) = map.get(name) else { continue };
+            let digits = text.strip_prefix("0x").unwrap_or(text);
+            *value = u64::from_str_radix(digits, 16)
+                .map_err(|_| serde::de::Error::custom(format!("register {name}: `{text}` is no hexadecimal number")))?;
+        }
+        Ok(registers)
+    }
+}
+
+/// One address of a backtrace.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
+pub struct Frame {
+    /// The address.
+    pub address: u64,
+    /// What lies there: `symbol+0x12` in the kernel, `file+0x1234` in a program.
+    pub place: GuestText,
+}
+
+/// How the acting task came here, innermost first. Kept short; found by scanning the stacks for return addresses behind
+/// call instructions, not by unwinding: a stale one may stand among them.
 #[derive(Clone, PartialEq, Eq, Debug, Default, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
-pub struct Registers {
-    /// rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, r8 .. r15.
-    pub general: [u64; 16],
-    /// Instruction pointer.
-    pub rip: u64,
-    /// Flags.
-    pub rflags: u64,
-    /// cr0, cr2, cr3, cr4.
-    pub control: [u64; 4],
-    /// EFER.
-    pub efer: u64,
-    /// fs_base, gs_base, kernel_gs_base.
-    pub bases: [u64; 3],
+pub struct Backtrace {
+    /// In the kernel.
+    pub kernel: Vec<Frame>,
+    /// In the program.
+    pub user: Vec<Frame>,
 }
 
 /// One thing that was seen.
@@ -83,6 +165,9 @@ pub struct Event {
     /// Registers, where they matter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registers: Option<Box<Registers>>,
+    /// How it came there, where that matters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backtrace: Option<Box<Backtrace>>,
     /// What it was.
     #[serde(flatten)]
     pub kind: Kind,
@@ -92,7 +177,7 @@ impl Event {
     /// An event that no process and no vCPU is behind.
     #[must_use]
     pub const fn new(time_ns: u64, source: Source, kind: Kind) -> Self {
-        Self { seq: 0, time_ns, source, vcpu: None, process: None, registers: None, kind }
+        Self { seq: 0, time_ns, source, vcpu: None, process: None, registers: None, backtrace: None, kind }
     }
 
     /// The acting process's identity.

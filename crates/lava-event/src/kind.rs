@@ -1,222 +1,14 @@
 //! What an event can be.
 
-use std::net::IpAddr;
-
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
-use crate::{Action, GuestText, Sha256};
+use std::net::IpAddr;
 
-/// A file as its inode tells it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
-pub struct FileId {
-    /// Device the file lives on: major, minor.
-    pub device: (u32, u32),
-    /// Inode number.
-    pub inode: u64,
-    /// Type and permission bits (`i_mode`).
-    pub mode: u32,
-    /// Owner.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-    /// Size at that moment, bytes.
-    pub size: u64,
-    /// For a device node: the device it stands for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node: Option<(u32, u32)>,
-}
-
-impl FileId {
-    /// What kind of file `mode` says it is.
-    #[must_use]
-    pub const fn file_type(&self) -> FileType {
-        match self.mode & 0o170_000 {
-            0o100_000 => FileType::Regular,
-            0o040_000 => FileType::Directory,
-            0o120_000 => FileType::Symlink,
-            0o060_000 => FileType::BlockDevice,
-            0o020_000 => FileType::CharacterDevice,
-            0o010_000 => FileType::Fifo,
-            0o140_000 => FileType::Socket,
-            _ => FileType::Other,
-        }
-    }
-
-    /// True if a new owner's rights are taken at exec (setuid bit).
-    #[must_use]
-    pub const fn is_setuid(&self) -> bool {
-        self.mode & 0o4000 != 0
-    }
-}
-
-/// `S_IFMT` in words.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FileType {
-    /// An ordinary file.
-    Regular,
-    /// A directory.
-    Directory,
-    /// A symbolic link.
-    Symlink,
-    /// A disk or partition.
-    BlockDevice,
-    /// A terminal, /dev/null...
-    CharacterDevice,
-    /// A named pipe.
-    Fifo,
-    /// A Unix socket in the file system.
-    Socket,
-    /// None of these: the guest's inode makes no sense.
-    Other,
-}
-
-/// How a file was opened.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Access {
-    /// For reading.
-    Read,
-    /// For writing.
-    Write,
-    /// For both.
-    ReadWrite,
-}
-
-impl Access {
-    /// True if the opener may write.
-    #[must_use]
-    pub const fn writes(self) -> bool {
-        matches!(self, Self::Write | Self::ReadWrite)
-    }
-}
-
-/// Bytes `start..end`.
-#[derive(
-    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
-)]
-pub struct Range {
-    /// First byte.
-    pub start: u64,
-    /// First byte behind it.
-    pub end: u64,
-}
-
-impl Range {
-    /// True if the two share a byte.
-    #[must_use]
-    pub const fn overlaps(&self, other: &Self) -> bool {
-        self.start < other.end && other.start < self.end
-    }
-
-    /// How many bytes it is long.
-    #[must_use]
-    pub const fn len(&self) -> u64 {
-        self.end.saturating_sub(self.start)
-    }
-
-    /// True if it holds no byte.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.end <= self.start
-    }
-}
-
-/// Another process than the acting one.
-#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
-pub struct ProcessRef {
-    /// Thread group id.
-    pub pid: u32,
-    /// Thread id.
-    pub tid: u32,
-    /// Start of the thread group leader, ns since the guest's boot.
-    pub start_ns: u64,
-    /// Its name.
-    pub comm: GuestText,
-}
-
-/// Rights of a task (`struct cred`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
-pub struct Credentials {
-    /// Real user id.
-    pub uid: u32,
-    /// Real group id.
-    pub gid: u32,
-    /// Effective user id.
-    pub euid: u32,
-    /// Effective group id.
-    pub egid: u32,
-    /// Saved user id.
-    pub suid: u32,
-    /// Saved group id.
-    pub sgid: u32,
-    /// Permitted capabilities, one bit each (`capability.h`).
-    pub permitted: u64,
-    /// Effective capabilities.
-    pub effective: u64,
-}
-
-/// Transport protocol.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-    /// ICMP and `ICMPv6`.
-    Icmp,
-    /// A Unix socket.
-    Unix,
-    /// Anything else.
-    Other,
-}
-
-/// One end of a network connection.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
-pub struct NetEndpoint {
-    /// Address.
-    pub address: IpAddr,
-    /// Port; 0 where the protocol has none.
-    pub port: u16,
-}
-
-/// What part of a disk a request touches.
-#[derive(
-    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum DiskRegion {
-    /// Bytes 0..440 of the disk: the code that the BIOS runs.
-    MbrBootCode,
-    /// Bytes 440..446: disk signature.
-    MbrSignature,
-    /// Bytes 446..512: the four partition entries and 55 AA.
-    PartitionTable,
-    /// Behind the MBR, before the first partition: unused by most, home of bootkits and GRUB's core.
-    PostMbrGap,
-    /// GPT header and entries, first or backup copy.
-    Gpt,
-    /// The first sectors of a partition: its boot sector (VBR).
-    BootSector,
-    /// Everything else.
-    Data,
-}
-
-/// Why events are missing.
-#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum GapCause {
-    /// The tap's numbering jumped.
-    Numbering,
-    /// The ring held bytes that are no event: QEMU or the tap is damaged or taken over.
-    Corrupt,
-    /// The producer died.
-    ProducerDied,
-    /// A kernel object could not be read.
-    Unreadable,
-}
+use crate::{
+    Access, Action, ApiArgument, Credentials, DiskRegion, FileId, FileType, GapCause, GuestText, ImmutableArea,
+    NetEndpoint, ProcessRef, Protection, Protocol, Range, Sha256, Writer,
+};
 
 /// What was seen. The names in the attributes are the contract.
 #[derive(Clone, PartialEq, Debug, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
@@ -230,6 +22,9 @@ pub enum Kind {
         child: ProcessRef,
         /// True if it is a thread of the acting process.
         thread: bool,
+        /// What was asked of clone: `CLONE_*` (include/uapi/linux/sched.h); 0 if the kernel itself made it.
+        #[serde(default)]
+        flags: u64,
     },
     /// The acting process became another program. `process.exe` is already the new one.
     #[serde(rename = "process.exec")]
@@ -267,6 +62,50 @@ pub enum Kind {
         old: Credentials,
         /// After.
         new: Credentials,
+    },
+    /// The acting process was allowed to trace another, or asked to be traced.
+    #[serde(rename = "process.ptrace")]
+    ProcessPtrace {
+        /// The traced one.
+        target: ProcessRef,
+        /// `attach`, `seize` or `traceme`.
+        request: String,
+    },
+    /// A signal was sent by a system call.
+    #[serde(rename = "process.signal")]
+    ProcessSignal {
+        /// To whom.
+        target: ProcessRef,
+        /// Its number.
+        signal: u32,
+    },
+    /// The acting process went into other namespaces (setns, unshare, clone).
+    #[serde(rename = "process.namespaces")]
+    ProcessNamespaces {
+        /// Which, as in /proc/PID/ns: `mnt`, `pid`, `net`, `user`...
+        changed: Vec<String>,
+    },
+    /// The acting process got another root directory (chroot, pivot_root).
+    #[serde(rename = "process.chroot")]
+    ProcessChroot {
+        /// The new root.
+        path: GuestText,
+    },
+    /// The acting thread took another name (not by exec).
+    #[serde(rename = "process.name")]
+    ProcessName {
+        /// Before.
+        old: GuestText,
+        /// After.
+        new: GuestText,
+    },
+    /// A file was made that lives in memory only (memfd_create).
+    #[serde(rename = "process.memfd")]
+    ProcessMemfd {
+        /// The name it was given.
+        name: GuestText,
+        /// Its identity.
+        file: FileId,
     },
     /// A file was opened. Directories are left out.
     #[serde(rename = "file.open")]
@@ -306,6 +145,253 @@ pub enum Kind {
         bytes: u64,
         /// Number of writes.
         count: u64,
+    },
+    /// Bytes were read from an open file or pipe, summed up as for `file.write`.
+    #[serde(rename = "file.read")]
+    FileRead {
+        /// Its path; `pipe:[INODE]` for a pipe.
+        path: GuestText,
+        /// Its identity.
+        file: FileId,
+        /// What was asked for, merged, at most 64 ranges; empty for files without positions.
+        ranges: Vec<Range>,
+        /// Sum of the sizes asked for, bytes.
+        bytes: u64,
+        /// Number of reads.
+        count: u64,
+    },
+    /// Pages of a file were made writable in a shared mapping: what is stored there goes to the file.
+    #[serde(rename = "file.map_write")]
+    FileMapWrite {
+        /// Its path.
+        path: GuestText,
+        /// Its identity.
+        file: FileId,
+        /// The pages, as bytes of the file, merged, at most 64.
+        ranges: Vec<Range>,
+    },
+    /// The content of a file that the task wrote, when it was closed.
+    #[serde(rename = "file.content")]
+    FileContent {
+        /// Its path.
+        path: GuestText,
+        /// Its identity.
+        file: FileId,
+        /// What was kept: artifact.
+        sha256: Sha256,
+        /// Bytes kept.
+        kept: u64,
+        /// False if the file is longer than what is kept, or parts were not in memory (they are zero there).
+        complete: bool,
+    },
+    /// A file was cut or extended.
+    #[serde(rename = "file.truncate")]
+    FileTruncate {
+        /// Its path.
+        path: GuestText,
+        /// Before.
+        file: FileId,
+        /// New size, bytes.
+        size: u64,
+    },
+    /// An extended attribute was set or removed.
+    #[serde(rename = "file.xattr")]
+    FileXattr {
+        /// Its path.
+        path: GuestText,
+        /// Its identity.
+        file: FileId,
+        /// The attribute: `security.capability`, `user.x`...
+        name: GuestText,
+        /// True if it was removed.
+        removed: bool,
+    },
+    /// A file system was mounted, moved or bound.
+    #[serde(rename = "file.mount")]
+    FileMount {
+        /// What was mounted: a device, a path.
+        source: GuestText,
+        /// Where.
+        path: GuestText,
+        /// Type of the file system; empty where none was given.
+        fs_type: GuestText,
+        /// `MS_*` (include/uapi/linux/mount.h).
+        flags: u64,
+    },
+    /// A file system was unmounted.
+    #[serde(rename = "file.unmount")]
+    FileUnmount {
+        /// Where it was.
+        path: GuestText,
+    },
+    /// Memory was mapped that can be executed, or a file was mapped writable and shared.
+    #[serde(rename = "memory.map")]
+    MemoryMap {
+        /// Where; 0 if the kernel had not chosen yet.
+        address: u64,
+        /// Bytes.
+        length: u64,
+        /// `rwx` letters.
+        protection: Protection,
+        /// True for a shared mapping.
+        shared: bool,
+        /// The file, if one backs it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        path: Option<GuestText>,
+        /// Its identity.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        file: Option<FileId>,
+    },
+    /// Memory was made executable.
+    #[serde(rename = "memory.protect")]
+    MemoryProtect {
+        /// First byte.
+        address: u64,
+        /// Bytes.
+        length: u64,
+        /// Before.
+        old: Protection,
+        /// After.
+        new: Protection,
+        /// The file, if one backs it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        path: Option<GuestText>,
+    },
+    /// The first instruction was executed in memory that no file backs, or whose file is gone.
+    #[serde(rename = "memory.unbacked_execution")]
+    MemoryUnbackedExecution {
+        /// Of the instruction.
+        address: u64,
+        /// The mapping it lies in.
+        region: Range,
+        /// The mapping's rights.
+        protection: Protection,
+        /// What backs it all the same: a memfd, a deleted file; none for anonymous memory.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        backing: Option<GuestText>,
+        /// The first bytes executed, as hex digits.
+        code: GuestText,
+    },
+    /// The acting process wrote into the memory of another.
+    #[serde(rename = "memory.remote_write")]
+    MemoryRemoteWrite {
+        /// Into whose.
+        target: ProcessRef,
+        /// Where.
+        address: u64,
+        /// How many.
+        bytes: u64,
+        /// `ptrace`, `process_vm_writev` or `proc_mem`.
+        way: String,
+    },
+    /// At a system call the stack pointer did not point into a stack.
+    #[serde(rename = "memory.stack_pivot")]
+    MemoryStackPivot {
+        /// The stack pointer.
+        rsp: u64,
+        /// The instruction behind the system call.
+        rip: u64,
+        /// What it points into.
+        region: GuestText,
+        /// The system call.
+        call: String,
+    },
+    /// A system call was made from, or returns into, memory that holds no code of a file.
+    #[serde(rename = "memory.return_to_data")]
+    MemoryReturnToData {
+        /// Where it returns to.
+        address: u64,
+        /// What lies there.
+        region: GuestText,
+        /// The system call.
+        call: String,
+    },
+    /// A socket was made by a process.
+    #[serde(rename = "net.socket")]
+    NetSocket {
+        /// `inet`, `inet6`, `unix`, `netlink`, `packet`... or its number.
+        family: String,
+        /// `stream`, `dgram`, `raw`, `seqpacket`... or its number.
+        way: String,
+        /// Transport protocol.
+        protocol: Protocol,
+    },
+    /// A socket was bound to an address of its own.
+    #[serde(rename = "net.bind")]
+    NetBind {
+        /// Transport protocol.
+        protocol: Protocol,
+        /// The address, for TCP and UDP.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        address: Option<NetEndpoint>,
+        /// For Unix sockets.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        path: Option<GuestText>,
+    },
+    /// A socket began to wait for connections.
+    #[serde(rename = "net.listen")]
+    NetListen {
+        /// Transport protocol.
+        protocol: Protocol,
+        /// Its address.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        address: Option<NetEndpoint>,
+        /// For Unix sockets.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        path: Option<GuestText>,
+    },
+    /// A connection was accepted.
+    #[serde(rename = "net.accept")]
+    NetAccept {
+        /// Transport protocol.
+        protocol: Protocol,
+        /// Our end.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        local: Option<NetEndpoint>,
+        /// The other end.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        remote: Option<NetEndpoint>,
+        /// For Unix sockets: the listening one's name.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        path: Option<GuestText>,
+    },
+    /// Bytes went through a socket: the first at once, later ones summed up until it is closed or another process uses it.
+    #[serde(rename = "net.transfer")]
+    NetTransfer {
+        /// Transport protocol.
+        protocol: Protocol,
+        /// This end.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        local: Option<NetEndpoint>,
+        /// The other end.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        remote: Option<NetEndpoint>,
+        /// For Unix sockets: the name of the one that has one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        path: Option<GuestText>,
+        /// Inode number of the socket.
+        socket: u64,
+        /// Unix sockets: inode number of the other end.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        peer: Option<u64>,
+        /// Bytes.
+        sent: u64,
+        /// Bytes.
+        received: u64,
+        /// Number of sends.
+        sends: u64,
+        /// Number of receives.
+        receives: u64,
+    },
+    /// The process whose socket sends on this flow: joins `net.flow` of the wire to a process.
+    #[serde(rename = "net.flow_owner")]
+    NetFlowOwner {
+        /// Transport protocol.
+        protocol: Protocol,
+        /// The guest's end.
+        origin: NetEndpoint,
+        /// The other end.
+        destination: NetEndpoint,
     },
     /// Permissions or owner changed.
     #[serde(rename = "file.attributes")]
@@ -384,6 +470,111 @@ pub enum Kind {
     KernelModuleLoad {
         /// Its name.
         name: GuestText,
+        /// The file it was read from, where it came from one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        path: Option<GuestText>,
+        /// Where its code begins.
+        #[serde(default)]
+        address: u64,
+        /// Length of its code, bytes.
+        #[serde(default)]
+        size: u64,
+    },
+    /// A module left the kernel.
+    #[serde(rename = "kernel.module_unload")]
+    KernelModuleUnload {
+        /// Its name.
+        name: GuestText,
+    },
+    /// A BPF program was loaded.
+    #[serde(rename = "kernel.bpf_load")]
+    KernelBpfLoad {
+        /// The name it was given.
+        name: GuestText,
+        /// Its type, as the kernel names it (`kprobe`, `xdp`...), or its number.
+        program: String,
+        /// How many.
+        instructions: u32,
+    },
+    /// Another kernel was loaded, to be started by this one.
+    #[serde(rename = "kernel.kexec")]
+    KernelKexec {
+        /// The system call.
+        way: String,
+    },
+    /// Memory was written that never changes in a sound kernel.
+    #[serde(rename = "kernel.immutable_write")]
+    KernelImmutableWrite {
+        /// Kernel virtual address of the first byte changed.
+        address: u64,
+        /// Guest physical address.
+        physical: u64,
+        /// What lies there.
+        area: ImmutableArea,
+        /// Nearest symbol and offset; `[module]` where a module's.
+        symbol: String,
+        /// Bytes before, as hex digits, at most 64 bytes.
+        before: GuestText,
+        /// Bytes after, as hex digits.
+        after: GuestText,
+        /// CPU or device.
+        by: Writer,
+    },
+    /// A control register was changed in a way that no sound kernel does after its start.
+    #[serde(rename = "kernel.register")]
+    KernelRegister {
+        /// `cr0`, `cr4`, `efer`, `lstar`, `sysenter_eip`, `idtr`...
+        register: String,
+        /// Before.
+        old: u64,
+        /// After.
+        new: u64,
+        /// What that does, in a word: `WP cleared`, `SMEP cleared`...
+        meaning: String,
+    },
+    /// A task runs that is not in the kernel's list of tasks.
+    #[serde(rename = "kernel.hidden_task")]
+    KernelHiddenTask {
+        /// Which.
+        task: ProcessRef,
+        /// Where it is missing: `task list`, `pid table`.
+        missing: String,
+    },
+    /// A module's code is in the kernel, but it is in no list.
+    #[serde(rename = "kernel.hidden_module")]
+    KernelHiddenModule {
+        /// Its name, where it is known.
+        name: GuestText,
+        /// Where its code begins.
+        address: u64,
+        /// Bytes.
+        size: u64,
+    },
+    /// A kernel function's entry was redirected by the kernel's own means (ftrace, kprobes).
+    #[serde(rename = "kernel.function_hooked")]
+    KernelFunctionHooked {
+        /// Which.
+        function: String,
+        /// Where it is.
+        address: u64,
+        /// Where it goes now.
+        target: u64,
+        /// What lies there.
+        target_symbol: String,
+    },
+    /// A system call returned (API trace; user memory may have changed meanwhile).
+    #[serde(rename = "api.call")]
+    ApiCall {
+        /// Its number.
+        number: u64,
+        /// Its name.
+        name: String,
+        /// `x64`, `x32` or `i386`.
+        abi: String,
+        /// Its arguments.
+        arguments: Vec<ApiArgument>,
+        /// What it returned; -4095..-1 are errors.
+        result: i64,
     },
     /// A write reached the disk. Watched regions: each request, before it lands. The rest: summed up.
     #[serde(rename = "disk.write")]
@@ -443,6 +634,9 @@ pub enum Kind {
         launcher: String,
         /// Programs that open the content and are not expected to start programs of their own.
         hosts: Vec<String>,
+        /// Programs that are known to make code as they run (JIT).
+        #[serde(default)]
+        jit: Vec<String>,
     },
     /// The task ended, as the launcher says.
     #[serde(rename = "vm.task_exit")]
@@ -507,34 +701,79 @@ pub enum Kind {
     },
 }
 
-impl Kind {
-    /// The dotted name, as in JSON.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::ProcessFork { .. } => "process.fork",
-            Self::ProcessExec { .. } => "process.exec",
-            Self::ProcessExit { .. } => "process.exit",
-            Self::ProcessCredentials { .. } => "process.credentials",
-            Self::FileOpen { .. } => "file.open",
-            Self::FileCreate { .. } => "file.create",
-            Self::FileWrite { .. } => "file.write",
-            Self::FileAttributes { .. } => "file.attributes",
-            Self::FileRename { .. } => "file.rename",
-            Self::FileUnlink { .. } => "file.unlink",
-            Self::NetConnect { .. } => "net.connect",
-            Self::NetFlow { .. } => "net.flow",
-            Self::NetLease { .. } => "net.lease",
-            Self::KernelModuleLoad { .. } => "kernel.module_load",
-            Self::DiskWrite { .. } => "disk.write",
-            Self::VmStarted { .. } => "vm.started",
-            Self::VmIntrospection { .. } => "vm.introspection",
-            Self::VmTask { .. } => "vm.task",
-            Self::VmTaskExit { .. } => "vm.task_exit",
-            Self::VmReset { .. } => "vm.reset",
-            Self::VmDecision { .. } => "vm.decision",
-            Self::VmGap { .. } => "vm.gap",
-            Self::VmEnded { .. } => "vm.ended",
+macro_rules! names {
+    ($($Variant:ident = $name:literal,)*) => {
+        impl Kind {
+            /// Every kind's dotted name.
+            pub const NAMES: &[&str] = &[$($name),*];
+
+            /// The dotted name, as in JSON.
+            #[must_use]
+            pub const fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$Variant { .. } => $name,)*
+                }
+            }
         }
-    }
+    };
+}
+
+names! {
+    ProcessFork = "process.fork",
+    ProcessExec = "process.exec",
+    ProcessExit = "process.exit",
+    ProcessCredentials = "process.credentials",
+    FileOpen = "file.open",
+    FileCreate = "file.create",
+    FileWrite = "file.write",
+    FileAttributes = "file.attributes",
+    FileRename = "file.rename",
+    FileUnlink = "file.unlink",
+    NetConnect = "net.connect",
+    NetFlow = "net.flow",
+    NetLease = "net.lease",
+    KernelModuleLoad = "kernel.module_load",
+    DiskWrite = "disk.write",
+    ProcessPtrace = "process.ptrace",
+    ProcessSignal = "process.signal",
+    ProcessNamespaces = "process.namespaces",
+    ProcessChroot = "process.chroot",
+    ProcessName = "process.name",
+    ProcessMemfd = "process.memfd",
+    FileRead = "file.read",
+    FileMapWrite = "file.map_write",
+    FileContent = "file.content",
+    FileTruncate = "file.truncate",
+    FileXattr = "file.xattr",
+    FileMount = "file.mount",
+    FileUnmount = "file.unmount",
+    MemoryMap = "memory.map",
+    MemoryProtect = "memory.protect",
+    MemoryUnbackedExecution = "memory.unbacked_execution",
+    MemoryRemoteWrite = "memory.remote_write",
+    MemoryStackPivot = "memory.stack_pivot",
+    MemoryReturnToData = "memory.return_to_data",
+    NetSocket = "net.socket",
+    NetBind = "net.bind",
+    NetListen = "net.listen",
+    NetAccept = "net.accept",
+    NetTransfer = "net.transfer",
+    NetFlowOwner = "net.flow_owner",
+    KernelModuleUnload = "kernel.module_unload",
+    KernelBpfLoad = "kernel.bpf_load",
+    KernelKexec = "kernel.kexec",
+    KernelImmutableWrite = "kernel.immutable_write",
+    KernelRegister = "kernel.register",
+    KernelHiddenTask = "kernel.hidden_task",
+    KernelHiddenModule = "kernel.hidden_module",
+    KernelFunctionHooked = "kernel.function_hooked",
+    ApiCall = "api.call",
+    VmStarted = "vm.started",
+    VmIntrospection = "vm.introspection",
+    VmTask = "vm.task",
+    VmTaskExit = "vm.task_exit",
+    VmReset = "vm.reset",
+    VmDecision = "vm.decision",
+    VmGap = "vm.gap",
+    VmEnded = "vm.ended",
 }

@@ -21,15 +21,19 @@ mod guest;
 mod hash;
 mod id;
 mod kind;
+mod object;
 mod outlet;
+mod sentence;
 
 pub use decision::{Action, Decision};
-pub use event::{Event, Process, Registers, Source};
+pub use event::{Backtrace, Event, Frame, Process, REGISTERS, Registers, Source};
 pub use finding::{EventSeq, Finding, Grade, Severity, Stage, Technique, Verdict};
 pub use guest::{Guest, GuestText};
 pub use hash::Sha256;
 pub use id::{ProcessKey, SessionId};
-pub use kind::{
-    Access, Credentials, DiskRegion, FileId, FileType, GapCause, Kind, NetEndpoint, ProcessRef, Protocol, Range,
+pub use kind::Kind;
+pub use object::{
+    Access, ApiArgument, Credentials, DiskRegion, FileId, FileType, GapCause, ImmutableArea, NetEndpoint, ProcessRef,
+    Protection, Protocol, Range, Writer,
 };
 pub use outlet::{Artifact, Outlet, Produced};

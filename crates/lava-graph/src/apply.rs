@@ -37,7 +37,7 @@ impl Graph {
 
     fn act(&mut self, event: &Event, actor: ProcessKey) {
         match &event.kind {
-            Kind::ProcessFork { child, thread: false } => self.fork(event, actor, child),
+            Kind::ProcessFork { child, thread: false, .. } => self.fork(event, actor, child),
             Kind::ProcessExec { .. } => self.exec(event, actor),
             Kind::ProcessExit { .. } => self.processes.end(actor),
             Kind::ProcessCredentials { old, new } => self.credentials(event, actor, old, new),
@@ -74,7 +74,7 @@ impl Graph {
                     self.store.happen(event, Happening::observed(process, Verb::Connects, node));
                 }
             }
-            Kind::KernelModuleLoad { name } => {
+            Kind::KernelModuleLoad { name, .. } => {
                 if let Some(process) = self.tainted_node(actor) {
                     let node = self.named(event, NodeKind::Module, label(name));
                     self.taint_node(event, node, TaintRule::Written, Grade::Observed);
@@ -257,7 +257,7 @@ impl Graph {
     }
 
     fn task(&mut self, event: &Event) {
-        let Kind::VmTask { name, path, sha256, profile, command, launcher, hosts } = &event.kind else { return };
+        let Kind::VmTask { name, path, sha256, profile, command, launcher, hosts, .. } = &event.kind else { return };
         if self.task.is_some() {
             return;
         }

@@ -26,6 +26,12 @@ impl<'a> Elf<'a> {
         self.0.section_by_name(name)?.data().ok()
     }
 
+    /// Link address and bytes of the first section so named.
+    pub(crate) fn section_at(&self, name: &str) -> Option<(u64, &'a [u8])> {
+        let section = self.0.section_by_name(name)?;
+        Some((section.address(), section.data().ok()?))
+    }
+
     /// Link address and file bytes of each loadable segment.
     pub(crate) fn segments(&self) -> impl Iterator<Item = (u64, &'a [u8])> {
         self.0.segments().take(MAX_SEGMENTS).filter_map(|s| Some((s.address(), s.data().ok()?)))

@@ -15,6 +15,7 @@
 #![warn(missing_docs)]
 
 pub mod btf;
+pub mod calls;
 mod elf;
 pub mod fake;
 pub mod image;

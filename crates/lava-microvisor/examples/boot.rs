@@ -34,6 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         vcpus: 2,
         tap: std::env::var_os("LAVA_TAP").map(PathBuf::from),
         launcher: LAUNCHER.into(),
+        api_trace: false,
         session_dir,
         runtime_dir: format!("/dev/shm/lava-boot-{id}").into(),
         boot_timeout: Duration::from_secs(120),

@@ -20,32 +20,8 @@ const VARIABLES: [&str; 2] = ["event", "trace"];
 const FUNCTIONS: [&str; 10] =
     ["size", "contains", "startsWith", "endsWith", "int", "uint", "double", "string", "bool", "type"];
 const TRACE: [&str; 4] = ["tainted", "stages", "verdict", "task_started"];
-/// The kinds of events, as [`lava_event::Kind::name`] gives them.
-const KINDS: [&str; 23] = [
-    "process.fork",
-    "process.exec",
-    "process.exit",
-    "process.credentials",
-    "file.open",
-    "file.create",
-    "file.write",
-    "file.attributes",
-    "file.rename",
-    "file.unlink",
-    "net.connect",
-    "net.flow",
-    "net.lease",
-    "kernel.module_load",
-    "disk.write",
-    "vm.started",
-    "vm.introspection",
-    "vm.task",
-    "vm.task_exit",
-    "vm.reset",
-    "vm.decision",
-    "vm.gap",
-    "vm.ended",
-];
+/// The kinds of events.
+const KINDS: &[&str] = lava_event::Kind::NAMES;
 
 /// A mistake in a condition; the span counts bytes of the condition.
 pub(crate) struct Mistake {
@@ -213,7 +189,7 @@ impl Check<'_> {
                     code: Code::UnknownKind,
                     span: self.find(text.inner()),
                     message: format!("no event is of the kind `{}`", text.inner()),
-                    help: Some(suggestion(text.inner(), &KINDS)),
+                    help: Some(suggestion(text.inner(), KINDS)),
                 });
             }
         }

@@ -1,10 +1,13 @@
 //! The rings: layout, producer, consumer.
 //!
 //! ```text
-//! 0     magic "LAVARNG1"      24  wake-up word (futex)       64 + 64*i  ring i: head (u64, producer), tail (u64, consumer)
+//! 0     magic "LAVARNG2"      24  wake-up word (futex)       64 + 64*i  ring i: head (u64, producer), tail (u64, consumer),
+//!                                                                      answer (u64, consumer)
 //! 8     number of rings       28  producer state 0/1/2
 //! 16    bytes per ring        32  consumer state 0/1         data of ring i: HEADER + i * bytes per ring
 //! ```
+//! An answer is the number of the question, shifted left by 8, and a code that is not 0.
+//!
 //! Head and tail count bytes since the beginning and never wrap in practice; a frame is a `u32` length, then the bytes.
 
 use std::fs::OpenOptions;
@@ -20,7 +23,7 @@ use crate::map::SharedMap;
 /// Most rings in one file.
 pub const MAX_RINGS: u32 = 62;
 
-const MAGIC: u64 = u64::from_le_bytes(*b"LAVARNG1");
+const MAGIC: u64 = u64::from_le_bytes(*b"LAVARNG2");
 const AT_COUNT: usize = 8;
 const AT_CAPACITY: usize = 16;
 const AT_WAKE: usize = 24;
@@ -84,6 +87,10 @@ impl Shared {
         Self::at_head(ring) + 8
     }
 
+    const fn at_answer(ring: u32) -> usize {
+        Self::at_head(ring) + 16
+    }
+
     /// Calls `copy(offset in the map, range of the buffer)` for the one or two pieces of `len` bytes from `position`.
     fn pieces(&self, ring: u32, position: u64, len: usize, mut copy: impl FnMut(usize, std::ops::Range<usize>)) {
         let data = HEADER + ring as usize * self.capacity;
@@ -122,7 +129,7 @@ impl Ring {
         map.u64(AT_COUNT).store(u64::from(rings), Ordering::Relaxed);
         map.u64(AT_CAPACITY).store(capacity as u64, Ordering::Relaxed);
         map.u64(0).store(MAGIC, Ordering::Release);
-        let shared = Shared { map, rings, capacity };
+        let shared = Arc::new(Shared { map, rings, capacity });
         Ok(Consumer { shared, tails: vec![0; rings as usize], frame: Vec::new() })
     }
 
@@ -194,6 +201,26 @@ impl Producer {
         true
     }
 
+    /// Waits for the consumer's answer to `question` (a number of the caller's, below 2^56), which was pushed to `ring`. None if
+    /// the consumer is gone: nobody will answer.
+    #[must_use]
+    pub fn answer(&self, ring: u32, question: u64) -> Option<u8> {
+        if ring >= self.shared.rings {
+            return None;
+        }
+        self.wake();
+        loop {
+            let word = self.shared.map.u64(Shared::at_answer(ring)).load(Ordering::Acquire);
+            if word >> 8 == question && word & 0xff != 0 {
+                return Some((word & 0xff) as u8);
+            }
+            if self.shared.map.u32(AT_CONSUMER).load(Ordering::Acquire) == CONSUMER_GONE {
+                return None;
+            }
+            std::thread::sleep(Duration::from_micros(50));
+        }
+    }
+
     fn wake(&self) {
         self.shared.map.u32(AT_WAKE).store(1, Ordering::Release);
         let _ = futex::wake(self.shared.map.u32(AT_WAKE), futex::Flags::empty(), 1);
@@ -208,7 +235,7 @@ impl Producer {
 
 /// The reading side.
 pub struct Consumer {
-    shared: Shared,
+    shared: Arc<Shared>,
     // Our own copy: what stands in the shared memory could have been changed by the other side.
     tails: Vec<u64>,
     frame: Vec<u8>,
@@ -253,6 +280,12 @@ impl Consumer {
         Ok(frames)
     }
 
+    /// A way to answer questions from another thread.
+    #[must_use]
+    pub fn answerer(&self) -> Answerer {
+        Answerer { shared: Arc::clone(&self.shared) }
+    }
+
     /// Waits until something was pushed, the producer closed, or `timeout` is over.
     pub fn wait(&self, timeout: Duration) {
         let word = self.shared.map.u32(AT_WAKE);
@@ -277,6 +310,22 @@ impl Consumer {
     #[must_use]
     pub fn closed(&self) -> bool {
         self.shared.map.u32(AT_PRODUCER).load(Ordering::Acquire) == PRODUCER_GONE
+    }
+}
+
+/// Answers the producer's questions.
+#[derive(Clone)]
+pub struct Answerer {
+    shared: Arc<Shared>,
+}
+
+impl Answerer {
+    /// Answers `question` of `ring` with `code`, which is not 0.
+    pub fn answer(&self, ring: u32, question: u64, code: u8) {
+        if ring < self.shared.rings {
+            let word = question << 8 | u64::from(code.max(1));
+            self.shared.map.u64(Shared::at_answer(ring)).store(word, Ordering::Release);
+        }
     }
 }
 
@@ -351,6 +400,23 @@ mod tests {
         drop(consumer);
         let accepted = (0..100).take_while(|_| producer.push(0, &[0; 900])).count();
         assert_eq!(accepted, 4);
+    }
+
+    #[test]
+    fn questions_are_answered_or_nobody_is_there() {
+        let (_dir, consumer, producer) = pair(2, 4096);
+        let answerer = consumer.answerer();
+        let waiting = {
+            let producer = producer.clone();
+            std::thread::spawn(move || (producer.answer(1, 7), producer.answer(1, 8)))
+        };
+        answerer.answer(1, 6, 1);
+        std::thread::sleep(Duration::from_millis(5));
+        answerer.answer(1, 7, 3);
+        std::thread::sleep(Duration::from_millis(5));
+        drop(consumer);
+        assert_eq!(waiting.join().unwrap(), (Some(3), None));
+        assert_eq!(producer.answer(9, 1), None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The plugin's arguments: `ring=FILE,kernel=FILE,origin=NS`.
+//! The plugin's arguments: `ring=FILE,kernel=FILE,origin=NS,ram=FILE,launcher=PATH,api=on`.
 
 use std::path::PathBuf;
 
@@ -11,12 +11,19 @@ pub struct Arguments {
     pub kernel: PathBuf,
     /// Session time zero on the host's monotonic clock, ns.
     pub origin_ns: u64,
+    /// The file behind the guest's RAM; without it memory is read through QEMU, slowly.
+    pub ram: Option<String>,
+    /// Path in the guest of the program that starts the task: what it forks is the task's.
+    pub launcher: String,
+    /// Whether every system call is told.
+    pub api: bool,
 }
 
 impl Arguments {
     /// Parses `key=value` words.
     pub fn parse<'a>(words: impl Iterator<Item = &'a str>) -> Result<Self, String> {
         let (mut ring, mut kernel, mut origin_ns) = (None, None, 0);
+        let (mut ram, mut launcher, mut api) = (None, String::new(), false);
         for word in words {
             match word.split_once('=') {
                 Some(("ring", value)) => ring = Some(PathBuf::from(value)),
@@ -24,13 +31,23 @@ impl Arguments {
                 Some(("origin", value)) => {
                     origin_ns = value.parse().map_err(|_| format!("origin={value} is no number of nanoseconds"))?;
                 }
-                _ => return Err(format!("`{word}` is no argument of the tap; it takes ring=, kernel=, origin=")),
+                Some(("ram", value)) => ram = Some(value.to_owned()),
+                Some(("launcher", value)) => launcher = value.to_owned(),
+                // QEMU writes a word without value as `word=on`.
+                Some(("api", "on")) => api = true,
+                _ => {
+                    let takes = "ring=, kernel=, origin=, ram=, launcher=, api=on";
+                    return Err(format!("`{word}` is no argument of the tap; it takes {takes}"));
+                }
             }
         }
         Ok(Self {
             ring: ring.ok_or("the argument ring=FILE is missing")?,
             kernel: kernel.ok_or("the argument kernel=FILE is missing")?,
             origin_ns,
+            ram,
+            launcher,
+            api,
         })
     }
 }
@@ -41,8 +58,11 @@ mod tests {
 
     #[test]
     fn words() {
-        let parsed = Arguments::parse(["ring=/a", "kernel=/b=c", "origin=7"].into_iter()).unwrap();
-        assert_eq!(parsed, Arguments { ring: "/a".into(), kernel: "/b=c".into(), origin_ns: 7 });
+        let words = ["ring=/a", "kernel=/b=c", "origin=7", "ram=/r", "launcher=/l", "api=on"];
+        let parsed = Arguments::parse(words.into_iter()).unwrap();
+        let (ring, kernel) = ("/a".into(), "/b=c".into());
+        let (ram, launcher) = (Some("/r".into()), "/l".into());
+        assert_eq!(parsed, Arguments { ring, kernel, origin_ns: 7, ram, launcher, api: true });
         for wrong in [&["ring=/a"][..], &["kernel=/b"], &["ring=/a", "kernel=/b", "origin=x"], &["speed=3"]] {
             assert!(Arguments::parse(wrong.iter().copied()).is_err(), "{wrong:?}");
         }

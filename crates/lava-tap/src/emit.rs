@@ -1,13 +1,17 @@
 //! Numbering events and pushing them into the rings.
 //!
-//! A frame is the event's number in its ring (u64, little-endian, from 1), then the event in lava-event's binary form. A
-//! frame that could not be pushed has had its number: the supervisor sees the gap.
+//! What the tap says goes in frames: the frame's number in its ring (u64, little-endian, from 1), then a [`Frame`] in
+//! lava-event's binary form. A frame that could not be pushed has had its number: the supervisor sees the gap.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use lava_event::{Event, Kind, Process, Source, codec};
+use lava_event::codec::{self, Frame};
+use lava_event::{Action, Event, Kind, Process, Source};
 use lava_ring::Producer;
+
+/// Bytes of content in one frame.
+const PIECE: usize = 128 * 1024;
 
 /// The way out.
 pub struct Emitter {
@@ -28,19 +32,62 @@ impl Emitter {
         lava_ring::monotonic_ns().saturating_sub(self.origin_ns)
     }
 
+    /// An event that happens now. The time is set when it is sent.
+    pub fn event(&self, vcpu: u32, process: Option<Process>, kind: Kind) -> Event {
+        Event { vcpu: Some(vcpu), process, ..Event::new(0, Source::Tap, kind) }
+    }
+
     /// Emits an event that happens now.
     pub fn emit(&self, vcpu: u32, process: Option<Process>, kind: Kind) {
+        self.send(vcpu, Frame::Event(self.event(vcpu, process, kind)));
+    }
+
+    /// Emits an event.
+    pub fn emit_event(&self, vcpu: u32, event: Event) {
+        self.send(vcpu, Frame::Event(event));
+    }
+
+    /// Emits an event and waits for what the policy says. Denied if nobody is left to answer.
+    pub fn ask(&self, vcpu: u32, event: Event) -> Action {
+        let (ring, number) = self.send(vcpu, Frame::Ask(event));
+        self.producer.answer(ring, number).map_or(Action::Deny, Action::from_code)
+    }
+
+    /// Says what became of the last answer on this vCPU.
+    pub fn settle(&self, vcpu: u32, outcome: &str) {
+        self.send(vcpu, Frame::Settled(outcome.to_owned()));
+    }
+
+    /// Emits a `file.content` event and the content before it, in pieces.
+    pub fn emit_content(&self, vcpu: u32, event: Event, content: &[u8]) {
+        // One lock for all: nothing of the same ring comes between.
+        let Some((ring, mut number)) = self.slot(vcpu) else { return };
+        for piece in content.chunks(PIECE) {
+            self.push(ring, &mut number, Frame::Content(piece.to_vec()));
+        }
+        self.push(ring, &mut number, Frame::Event(event));
+    }
+
+    fn slot(&self, vcpu: u32) -> Option<(u32, std::sync::MutexGuard<'_, u64>)> {
+        let ring = vcpu.min(self.producer.rings().saturating_sub(1));
+        Some((ring, self.numbers.get(ring as usize)?.lock().ok()?))
+    }
+
+    fn send(&self, vcpu: u32, frame: Frame) -> (u32, u64) {
         // Under the lock, so that numbers and times rise together also when the process ends while a vCPU runs.
-        let slot = vcpu.min(self.producer.rings().saturating_sub(1));
-        let Ok(mut number) = self.numbers[slot as usize].lock() else { return };
+        let Some((ring, mut number)) = self.slot(vcpu) else { return (u32::MAX, 0) };
+        self.push(ring, &mut number, frame);
+        (ring, *number)
+    }
+
+    fn push(&self, ring: u32, number: &mut u64, mut frame: Frame) {
         *number += 1;
-        let mut frame = number.to_le_bytes().to_vec();
-        let time_ns = self.now_ns();
-        codec::encode(
-            &Event { seq: 0, time_ns, source: Source::Tap, vcpu: Some(vcpu), process, registers: None, kind },
-            &mut frame,
-        );
-        if !self.producer.push(slot, &frame) {
+        if let Frame::Event(event) | Frame::Ask(event) = &mut frame {
+            event.time_ns = self.now_ns();
+        }
+        let mut bytes = number.to_le_bytes().to_vec();
+        codec::encode(&frame, &mut bytes);
+        if !self.producer.push(ring, &bytes) {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -1,6 +1,8 @@
 //! What one callback has at hand: the vCPU, its memory and registers, and the kernel's layout.
 
-use lava_event::{FileId, GuestText, Process};
+use std::cell::Cell;
+
+use lava_event::{Event, FileId, GuestText, Kind, Process};
 use lava_guest::layout::Layout;
 use lava_guest::linux;
 use lava_guest::memory::{Unreadable, Virtual};
@@ -18,11 +20,24 @@ pub struct Context<'a> {
     pub bytes: &'a Bytes,
     /// Indices of the hook's parameters, in the order in which the hook named them.
     pub parameters: &'a [usize],
+    /// CR3 and whether page tables have five levels, once they were needed.
+    pub paging: Cell<Option<(u64, bool)>>,
 }
 
 impl<'a> Context<'a> {
-    pub fn memory(&self) -> VcpuMemory<'a> {
-        VcpuMemory::new(self.bytes)
+    pub fn memory(&self) -> VcpuMemory<'_> {
+        VcpuMemory {
+            bytes: self.bytes,
+            registers: self.registers,
+            ram: self.tap.ram(),
+            placement: self.tap.placement(),
+            paging: &self.paging,
+        }
+    }
+
+    /// A register's value now.
+    pub fn register(&self, register: Register) -> u64 {
+        self.registers.read(self.bytes, register)
     }
 
     pub fn layout(&self) -> &'a Layout {
@@ -44,6 +59,33 @@ impl<'a> Context<'a> {
         };
         let pointer = self.layout().current_task_pointer(base, self.slide);
         linux::read_task(&self.memory(), self.layout(), self.memory().pointer(pointer)?)
+    }
+
+    /// Emits what the acting process did.
+    pub fn emit(&self, kind: Kind) -> Result<(), Unreadable> {
+        let process = self.process(&self.current()?);
+        self.tap.emitter.emit(self.vcpu, Some(process), kind);
+        Ok(())
+    }
+
+    /// Emits something that findings rest on: with registers and backtrace.
+    pub fn emit_with_registers(&self, kind: Kind) -> Result<(), Unreadable> {
+        self.tap.emitter.emit_event(self.vcpu, self.whole(kind)?);
+        Ok(())
+    }
+
+    /// Asks the policy; the vCPU waits. Say what became of it with [`crate::emit::Emitter::settle`].
+    #[allow(dead_code)] // The integrity watch asks.
+    pub fn ask(&self, kind: Kind) -> Result<lava_event::Action, Unreadable> {
+        Ok(self.tap.emitter.ask(self.vcpu, self.whole(kind)?))
+    }
+
+    fn whole(&self, kind: Kind) -> Result<Event, Unreadable> {
+        let process = self.process(&self.current()?);
+        let mut event = self.tap.emitter.event(self.vcpu, Some(process), kind);
+        event.registers = Some(Box::new(self.registers.all(self.bytes)));
+        event.backtrace = crate::backtrace::of(self).map(Box::new);
+        Ok(event)
     }
 
     /// The acting process. Its program's path is read once per program.

@@ -16,9 +16,13 @@
 
 mod api;
 mod arguments;
+mod backtrace;
 mod emit;
 mod hooks;
 mod introspect;
 mod memory;
+mod point;
+mod ram;
 mod registers;
+mod returns;
 mod tap;

@@ -1,10 +1,15 @@
 //! The guest's virtual memory as the vCPU sees it that is in a callback now.
 
-use lava_guest::memory::{Unreadable, Virtual};
+use std::cell::Cell;
+
+use lava_guest::memory::{Physical, Unreadable, Virtual};
+use lava_guest::paging::AddressSpace;
 
 use crate::api::{
     GByteArray, g_byte_array_new, g_byte_array_set_size, g_byte_array_unref, qemu_plugin_read_memory_vaddr,
 };
+use crate::ram::Ram;
+use crate::registers::{Register, Registers};
 
 /// A glib byte array of our own, used for all calls that return bytes.
 pub struct Bytes(*mut GByteArray);
@@ -40,19 +45,79 @@ impl Drop for Bytes {
     }
 }
 
+/// Where the running kernel lies: what turns most of its addresses into physical ones without a page walk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// KASLR slide, bytes.
+    pub slide: u64,
+    /// Where all RAM is mapped (`page_offset_base`).
+    pub direct_map: u64,
+    /// `phys_base`: the kernel image's physical address is its virtual one minus `__START_KERNEL_map` plus this.
+    pub phys_base: u64,
+}
+
+/// `__START_KERNEL_map` (arch/x86/include/asm/page_64_types.h), and how long the image's mapping is at most.
+const START_KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
+const KERNEL_IMAGE_SIZE: u64 = 1 << 30;
+
 /// Memory of the current vCPU. Exists only inside a callback of that vCPU.
+///
+/// The direct map and the kernel's image are read in RAM at once; other addresses (stacks, modules, user space) after a page walk
+/// of our own; what is not RAM, or before the kernel was found, through QEMU.
+#[derive(Clone, Copy)]
 pub struct VcpuMemory<'a> {
-    bytes: &'a Bytes,
+    pub bytes: &'a Bytes,
+    pub ram: Option<&'a Ram>,
+    pub placement: Option<Placement>,
+    pub registers: &'a Registers,
+    /// CR3 of this vCPU and whether page tables have five levels, once they were needed.
+    pub paging: &'a Cell<Option<(u64, bool)>>,
 }
 
-impl<'a> VcpuMemory<'a> {
-    pub fn new(bytes: &'a Bytes) -> Self {
-        Self { bytes }
+impl VcpuMemory<'_> {
+    /// Guest physical address of a kernel address, without a page walk where that is possible.
+    pub fn physical(&self, address: u64) -> Option<u64> {
+        let ram = self.ram?;
+        if let Some(placement) = self.placement {
+            let image = address.wrapping_sub(START_KERNEL_MAP);
+            let direct = address.wrapping_sub(placement.direct_map);
+            if image < KERNEL_IMAGE_SIZE {
+                return Some(image.wrapping_add(placement.phys_base));
+            }
+            if direct < ram.size().saturating_add(4 << 30) {
+                return Some(direct);
+            }
+        }
+        let (cr3, five_level) = self.paging();
+        AddressSpace::new(ram, cr3, five_level).translate(address).ok().map(|page| page.gpa)
     }
-}
 
-impl Virtual for VcpuMemory<'_> {
-    fn read(&self, address: u64, buf: &mut [u8]) -> Result<(), Unreadable> {
+    fn paging(&self) -> (u64, bool) {
+        /// CR4.LA57 (Intel SDM vol. 3, 2.5).
+        const LA57: u64 = 1 << 12;
+        self.paging.get().unwrap_or_else(|| {
+            let read = |register| self.registers.read(self.bytes, register);
+            let paging = (read(Register::Cr3), read(Register::Cr4) & LA57 != 0);
+            self.paging.set(Some(paging));
+            paging
+        })
+    }
+
+    /// Puts bytes where the guest has `address`: responses only.
+    pub fn write(&self, address: u64, bytes: &[u8]) -> Result<(), Unreadable> {
+        let ram = self.ram.ok_or(Unreadable { address })?;
+        let mut done = 0;
+        while done < bytes.len() {
+            let at = address.wrapping_add(done as u64);
+            let step = (bytes.len() - done).min(4096 - (at & 0xfff) as usize);
+            let gpa = self.physical(at).ok_or(Unreadable { address: at })?;
+            ram.write(gpa, &bytes[done..done + step])?;
+            done += step;
+        }
+        Ok(())
+    }
+
+    fn through_qemu(&self, address: u64, buf: &mut [u8]) -> Result<(), Unreadable> {
         // SAFETY: called in a vCPU's callback (the type exists only there); the array is alive; QEMU checks the address.
         let (done, bytes) =
             self.bytes.fill(|array| unsafe { qemu_plugin_read_memory_vaddr(address, array, buf.len()) });
@@ -60,6 +125,24 @@ impl Virtual for VcpuMemory<'_> {
             return Err(Unreadable { address });
         }
         buf.copy_from_slice(&bytes[..buf.len()]);
+        Ok(())
+    }
+}
+
+impl Virtual for VcpuMemory<'_> {
+    fn read(&self, address: u64, buf: &mut [u8]) -> Result<(), Unreadable> {
+        let Some(ram) = self.ram else { return self.through_qemu(address, buf) };
+        let mut done = 0;
+        while done < buf.len() {
+            let at = address.checked_add(done as u64).ok_or(Unreadable { address: u64::MAX })?;
+            let step = (buf.len() - done).min(4096 - (at & 0xfff) as usize);
+            let part = &mut buf[done..done + step];
+            let gpa = self.physical(at).ok_or(Unreadable { address: at })?;
+            if ram.read(gpa, part).is_err() {
+                self.through_qemu(at, part)?;
+            }
+            done += step;
+        }
         Ok(())
     }
 }

@@ -3,28 +3,58 @@
 use std::collections::HashMap;
 use std::ffi::CStr;
 
+use lava_event::REGISTERS;
+
 use crate::api::{RegisterHandle, g_array_free, qemu_plugin_get_registers, qemu_plugin_read_register};
 use crate::memory::Bytes;
 
-/// Those the tap reads, by QEMU's names.
+/// Those the tap reads, in the order of [`lava_event::REGISTERS`].
 #[derive(Clone, Copy, Debug)]
 pub enum Register {
     Rax,
+    Rbx,
     Rcx,
     Rdx,
     Rsi,
     Rdi,
+    Rbp,
+    Rsp,
     R8,
     R9,
+    R10,
+    R11,
+    R12,
+    R13,
+    R14,
+    R15,
+    Rip,
+    Eflags,
+    Cs,
+    Ss,
+    Ds,
+    Es,
+    Fs,
+    Gs,
+    FsBase,
     GsBase,
     KernelGsBase,
+    Cr0,
+    Cr2,
+    Cr3,
+    Cr4,
+    Cr8,
+    Efer,
 }
 
-const NAMES: [&str; 9] = ["rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "gs_base", "k_gs_base"];
+/// By the number that instructions have for them.
+pub const ENCODED: [Register; 16] = {
+    use Register::{R8, R9, R10, R11, R12, R13, R14, R15, Rax, Rbp, Rbx, Rcx, Rdi, Rdx, Rsi, Rsp};
+    [Rax, Rcx, Rdx, Rbx, Rsp, Rbp, Rsi, Rdi, R8, R9, R10, R11, R12, R13, R14, R15]
+};
 
 /// Handles to a vCPU's registers.
 pub struct Registers {
-    handles: [*mut RegisterHandle; NAMES.len()],
+    handles: [*mut RegisterHandle; REGISTERS.len()],
 }
 
 // SAFETY: the handles are tokens that QEMU hands out for one vCPU and never frees; they are used in that vCPU's thread only.
@@ -55,8 +85,8 @@ impl Registers {
             }
             g_array_free(array, 1);
         }
-        let mut handles = [std::ptr::null_mut(); NAMES.len()];
-        for (handle, name) in handles.iter_mut().zip(NAMES) {
+        let mut handles = [std::ptr::null_mut(); REGISTERS.len()];
+        for (handle, name) in handles.iter_mut().zip(REGISTERS) {
             *handle = *found.get(name).ok_or(name)?;
         }
         Ok(Self { handles })
@@ -64,13 +94,16 @@ impl Registers {
 
     /// The register's value; 0 if QEMU does not tell.
     pub fn read(&self, bytes: &Bytes, register: Register) -> u64 {
-        let handle = self.handles[register as usize];
-        // SAFETY: called in this vCPU's callback that was registered as reading registers; handle and array are alive.
-        let (_, value) = bytes.fill(|array| unsafe { qemu_plugin_read_register(handle, array) });
-        let mut eight = [0; 8];
-        let len = value.len().min(8);
-        eight[..len].copy_from_slice(&value[..len]);
-        u64::from_le_bytes(eight)
+        read(self.handles[register as usize], bytes)
+    }
+
+    /// All of them, as the vCPU has them now.
+    pub fn all(&self, bytes: &Bytes) -> lava_event::Registers {
+        let mut all = lava_event::Registers::default();
+        for (value, handle) in all.0.iter_mut().zip(self.handles) {
+            *value = read(handle, bytes);
+        }
+        all
     }
 
     /// Argument `index` of a kernel function that was just entered (System V AMD64 ABI, section 3.2.3).
@@ -78,4 +111,13 @@ impl Registers {
         use Register::{R8, R9, Rcx, Rdi, Rdx, Rsi};
         Some(self.read(bytes, *[Rdi, Rsi, Rdx, Rcx, R8, R9].get(index)?))
     }
+}
+
+fn read(handle: *mut RegisterHandle, bytes: &Bytes) -> u64 {
+    // SAFETY: called in this vCPU's callback that was registered as reading registers; handle and array are alive.
+    let (_, value) = bytes.fill(|array| unsafe { qemu_plugin_read_register(handle, array) });
+    let mut eight = [0; 8];
+    let len = value.len().min(8);
+    eight[..len].copy_from_slice(&value[..len]);
+    u64::from_le_bytes(eight)
 }

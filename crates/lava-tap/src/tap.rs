@@ -1,23 +1,27 @@
 //! The tap's state, and the callbacks that QEMU calls.
 
-use std::collections::HashMap;
+use std::cell::Cell;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
-use lava_event::{GapCause, GuestText, Kind, Source};
+use lava_event::{GapCause, GuestText, Kind, Process, ProcessKey, ProcessRef, Source};
 use lava_guest::kernel::Kernel;
 use lava_guest::layout::Layout;
-use lava_guest::memory::Virtual;
+use lava_guest::memory::{Unreadable, Virtual};
 
 use crate::api::{self, Instruction, PluginId, TranslationBlock};
 use crate::arguments::Arguments;
 use crate::emit::Emitter;
-use crate::hooks::{self, Hook, OpenFiles};
+use crate::hooks::{self, Handler, Hook, OpenFiles};
 use crate::introspect::Context;
-use crate::memory::{Bytes, VcpuMemory};
+use crate::memory::{Bytes, Placement};
+use crate::point::Point;
+use crate::ram::Ram;
 use crate::registers::{Register, Registers};
+use crate::returns::{self, Returns};
 
 /// The slide while it is not known.
 const UNKNOWN: u64 = u64::MAX;
@@ -25,8 +29,6 @@ const UNKNOWN: u64 = u64::MAX;
 const MSR_LSTAR: u64 = 0xc000_0082;
 /// Where an x86 processor begins after a reset (Intel SDM vol. 3, 10.1.4).
 const RESET_VECTOR: u64 = 0xffff_fff0;
-/// Number that stands for "this is a wrmsr" among the hooks' numbers.
-const WRMSR: usize = usize::MAX;
 /// The kernel image lies within 1 GiB from its link address (`KERNEL_IMAGE_SIZE`, arch/x86/include/asm/page_64_types.h),
 /// moved by multiples of 2 MiB (`CONFIG_PHYSICAL_ALIGN`).
 const SLIDE_END: u64 = 1 << 30;
@@ -61,6 +63,38 @@ impl Exes {
     }
 }
 
+/// The processes of the task: what the launcher forked, and what those forked.
+#[derive(Default)]
+pub struct TaskProcesses {
+    launcher: String,
+    keys: Mutex<HashSet<ProcessKey>>,
+}
+
+impl TaskProcesses {
+    /// As [`Exes::MAX`].
+    const MAX: usize = 64 * 1024;
+
+    pub fn forked(&self, parent: &Process, child: &ProcessRef) {
+        let Ok(mut keys) = self.keys.lock() else { return };
+        let launched = !self.launcher.is_empty() && parent.exe.bytes() == self.launcher.as_bytes();
+        if (launched || keys.contains(&parent.key())) && keys.len() < Self::MAX {
+            keys.insert(ProcessKey { pid: child.pid, start_ns: child.start_ns });
+        }
+    }
+
+    pub fn ended(&self, process: &Process) {
+        if let Ok(mut keys) = self.keys.lock() {
+            keys.remove(&process.key());
+        }
+    }
+
+    /// True for a process of the task.
+    #[allow(dead_code)] // What the task writes is kept: hooks::writes.
+    pub fn contains(&self, process: &Process) -> bool {
+        self.keys.lock().is_ok_and(|keys| keys.contains(&process.key()))
+    }
+}
+
 /// A vCPU's own things, used in its thread only; the lock is never contended.
 struct Vcpu {
     registers: Registers,
@@ -73,7 +107,17 @@ unsafe impl Send for Vcpu {}
 /// Everything the callbacks need.
 pub struct Tap {
     pub layout: Layout,
+    pub kernel: Kernel,
     pub emitter: Emitter,
+    pub task: TaskProcesses,
+    /// Whether every system call is told.
+    #[allow(dead_code)] // hooks::api
+    pub api: bool,
+    ram_file: Option<String>,
+    ram: OnceLock<Option<Ram>>,
+    direct_map: AtomicU64,
+    phys_base: AtomicU64,
+    returns: Returns,
     pub exes: Exes,
     pub open_files: OpenFiles,
     pub offsets: hooks::Offsets,
@@ -83,7 +127,8 @@ pub struct Tap {
     by_address: HashMap<u64, usize>,
     syscall_entry: u64,
     banner_address: u64,
-    banner: String,
+    page_offset_base: u64,
+    phys_base_address: u64,
     slide: AtomicU64,
     vcpus: Vec<Mutex<Option<Vcpu>>>,
     panics: AtomicU64,
@@ -133,11 +178,19 @@ impl Tap {
         let arguments = Arguments::parse(words.iter().map(String::as_str))?;
         let file = &arguments.kernel;
         let boot_file = std::fs::read(file).map_err(|error| format!("kernel file {}: {error}", file.display()))?;
-        let kernel = Kernel::from_vmlinuz(&boot_file).map_err(|error| format!("{}: {error}", file.display()))?;
-        let layout =
-            Layout::resolve(&kernel.types, &kernel.symbols).map_err(|error| format!("{}: {error}", file.display()))?;
+        let told = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
+        let elf = lava_guest::image::kernel_elf(&boot_file).map_err(|error| told(&error))?;
+        drop(boot_file);
+        let kernel = Kernel::from_elf(&elf).map_err(|error| told(&error))?;
+        let layout = Layout::resolve(&kernel.types, &kernel.symbols).map_err(|error| told(&error))?;
         let address = |name: &str| kernel.symbols.address(name).ok_or(format!("the kernel has no symbol {name}"));
         let (hooks, missing) = hooks::resolve(&kernel);
+        let returning: Vec<(usize, u64)> = (0..)
+            .zip(&hooks)
+            .filter_map(|(number, hook)| matches!(hook.handler, Handler::Return(_)).then_some((number, hook.address)))
+            .collect();
+        let functions: Vec<u64> = returning.iter().map(|&(_, address)| address).collect();
+        let found = lava_guest::calls::return_addresses(&elf, &kernel.symbols, &functions);
         let producer = lava_ring::Ring::attach(&arguments.ring).map_err(|error| error.to_string())?;
         Ok(Self {
             layout,
@@ -149,10 +202,19 @@ impl Tap {
             missing,
             syscall_entry: address("entry_SYSCALL_64")?,
             banner_address: address("linux_banner")?,
-            banner: kernel.banner,
+            task: TaskProcesses { launcher: arguments.launcher, ..TaskProcesses::default() },
+            api: arguments.api,
+            ram_file: arguments.ram,
+            ram: OnceLock::new(),
+            direct_map: AtomicU64::new(0),
+            phys_base: AtomicU64::new(0),
+            returns: Returns::new(returns::of_hooks(&returning, &found)),
+            page_offset_base: address("page_offset_base")?,
+            phys_base_address: address("phys_base")?,
             slide: AtomicU64::new(UNKNOWN),
             vcpus: (0..producer.rings()).map(|_| Mutex::new(None)).collect(),
             panics: AtomicU64::new(0),
+            kernel,
             emitter: Emitter::new(producer, arguments.origin_ns),
         })
     }
@@ -189,13 +251,18 @@ impl Tap {
                 let instruction = api::qemu_plugin_tb_get_insn(block, index);
                 (instruction, api::qemu_plugin_insn_vaddr(instruction))
             };
-            if slide != UNKNOWN
-                && let Some(&number) = self.by_address.get(&address.wrapping_sub(slide))
-            {
-                watch(instruction, number);
+            if slide != UNKNOWN {
+                let link = address.wrapping_sub(slide);
+                // A return address may be another function's entry: what returned is told first.
+                if let Some(number) = self.returns.number(link) {
+                    watch(instruction, Point::Return(number));
+                }
+                if let Some(&number) = self.by_address.get(&link) {
+                    watch(instruction, Point::Hook(number));
+                }
             }
             if is_wrmsr(instruction) {
-                watch(instruction, WRMSR);
+                watch(instruction, Point::Msr);
             }
         }
     }
@@ -205,37 +272,85 @@ impl Tap {
         if self.slide.swap(UNKNOWN, Ordering::AcqRel) != UNKNOWN {
             self.open_files.flush_all(&self.emitter);
             self.exes.clear();
+            self.returns.clear();
         }
     }
 
-    fn executed(&self, vcpu: u32, number: usize) {
+    /// The guest's RAM, if QEMU's mapping of it was found.
+    pub fn ram(&self) -> Option<&Ram> {
+        // Looked up at the first use: QEMU maps it after it loads plugins.
+        let find = || {
+            let file = self.ram_file.as_deref()?;
+            Ram::find(file).map_err(|error| eprintln!("lava-tap: {error}: reading memory will be slow")).ok()
+        };
+        self.ram.get_or_init(find).as_ref()
+    }
+
+    /// Where the running kernel lies, once that is known.
+    pub fn placement(&self) -> Option<Placement> {
+        let slide = self.slide.load(Ordering::Acquire);
+        let (direct_map, phys_base) = (self.direct_map.load(Ordering::Relaxed), self.phys_base.load(Ordering::Relaxed));
+        (slide != UNKNOWN).then_some(Placement { slide, direct_map, phys_base })
+    }
+
+    fn executed(&self, vcpu: u32, point: Point) {
         let Some(Ok(slot)) = self.vcpus.get(vcpu as usize).map(Mutex::lock) else { return };
         let Some(Vcpu { registers, bytes }) = slot.as_ref() else { return };
-        if number == WRMSR {
-            return self.wrmsr(vcpu, registers, bytes);
-        }
         let slide = self.slide.load(Ordering::Acquire);
-        if let (true, Some(hook)) = (slide != UNKNOWN, self.hooks.get(number)) {
-            let context = Context { tap: self, vcpu, slide, registers, bytes, parameters: &hook.parameters };
-            // An object that can't be read is told, not skipped: a gap is itself an event.
-            if let Err(unreadable) = (hook.handler)(&context) {
-                self.emitter.emit(
-                    vcpu,
-                    context.current().ok().map(|task| context.process(&task)),
-                    Kind::VmGap {
-                        at: Source::Tap,
-                        cause: GapCause::Unreadable,
-                        missing: Some(1),
-                        detail: format!("{}: {unreadable}", hook.name),
-                    },
-                );
+        let context =
+            |parameters| Context { tap: self, vcpu, slide, registers, bytes, parameters, paging: Cell::new(None) };
+        if point == Point::Msr {
+            return self.wrmsr(&context(&[]));
+        }
+        if slide == UNKNOWN {
+            return;
+        }
+        match point {
+            Point::Hook(number) => {
+                if let Some(hook) = self.hooks.get(number) {
+                    let context = context(&hook.parameters);
+                    self.told(&context, hook.name, self.entered(&context, number, hook));
+                }
+            }
+            Point::Return(number) => {
+                let context = context(&[]);
+                let (rsp, rax) = (context.register(Register::Rsp), context.register(Register::Rax));
+                self.told(&context, "a function's return", self.returns.returned(&context, number, rsp, rax));
+            }
+            Point::Msr | Point::Control { .. } | Point::Descriptor(_) | Point::User(_) | Point::Kernel(_) => {}
+        }
+    }
+
+    fn entered(&self, context: &Context<'_>, number: usize, hook: &Hook) -> Result<(), Unreadable> {
+        match hook.handler {
+            Handler::Entry(handler) => handler(context),
+            Handler::Return(handler) => {
+                let Some(then) = handler(context)? else { return Ok(()) };
+                let rsp = context.register(Register::Rsp);
+                let back = context.memory().u64(rsp)?.wrapping_sub(context.slide);
+                self.returns.entered(context, number, rsp, back, then)
             }
         }
     }
 
+    /// An object that can't be read is told, not skipped: a gap is itself an event.
+    fn told(&self, context: &Context<'_>, what: &str, result: Result<(), Unreadable>) {
+        let Err(unreadable) = result else { return };
+        self.emitter.emit(
+            context.vcpu,
+            context.current().ok().map(|task| context.process(&task)),
+            Kind::VmGap {
+                at: Source::Tap,
+                cause: GapCause::Unreadable,
+                missing: Some(1),
+                detail: format!("{what}: {unreadable}"),
+            },
+        );
+    }
+
     /// The kernel is about to write a model-specific register.
-    fn wrmsr(&self, vcpu: u32, registers: &Registers, bytes: &Bytes) {
-        let read = |register| registers.read(bytes, register) & 0xffff_ffff;
+    fn wrmsr(&self, context: &Context<'_>) {
+        let read = |register| context.register(register) & 0xffff_ffff;
         if read(Register::Rcx) != MSR_LSTAR {
             return;
         }
@@ -243,26 +358,36 @@ impl Tap {
         if slide >= SLIDE_END || slide % SLIDE_STEP != 0 || slide == self.slide.load(Ordering::Acquire) {
             return;
         }
-        let found = VcpuMemory::new(bytes).read_cstr(self.banner_address.wrapping_add(slide), self.banner.len() + 2);
-        if !found.bytes.starts_with(self.banner.as_bytes()) {
+        // Where the kernel lies is not known yet: these reads walk the page tables.
+        let memory = context.memory();
+        let banner = &self.kernel.banner;
+        let found = memory.read_cstr(self.banner_address.wrapping_add(slide), banner.len() + 2);
+        let variable = |address: u64| memory.u64(address.wrapping_add(slide));
+        let (Ok(direct_map), Ok(phys_base)) = (variable(self.page_offset_base), variable(self.phys_base_address))
+        else {
+            return;
+        };
+        if !found.bytes.starts_with(banner.as_bytes()) {
             return;
         }
         self.forget_kernel();
+        self.direct_map.store(direct_map, Ordering::Relaxed);
+        self.phys_base.store(phys_base, Ordering::Relaxed);
         self.slide.store(slide, Ordering::Release);
         let hooks = self.hooks.iter().map(|hook| hook.name.to_owned()).collect();
-        self.emitter.emit(vcpu, None, Kind::VmIntrospection { slide, hooks, missing: self.missing.clone() });
+        self.emitter.emit(context.vcpu, None, Kind::VmIntrospection { slide, hooks, missing: self.missing.clone() });
     }
 }
 
 /// Asks QEMU to call us before `instruction` runs.
-fn watch(instruction: *mut Instruction, number: usize) {
+fn watch(instruction: *mut Instruction, point: Point) {
     // SAFETY: the instruction is valid during translation; the userdata is a number, never dereferenced.
     unsafe {
         api::qemu_plugin_register_vcpu_insn_exec_cb(
             instruction,
             on_execution,
             api::READS_REGISTERS,
-            std::ptr::without_provenance_mut(number),
+            std::ptr::without_provenance_mut(point.encode()),
         );
     }
 }
@@ -299,7 +424,9 @@ extern "C" fn on_translation(_id: PluginId, block: *mut TranslationBlock) {
 
 extern "C" fn on_execution(vcpu: c_uint, userdata: *mut c_void) {
     if let Some(tap) = TAP.get() {
-        tap.guarded(vcpu, || tap.executed(vcpu, userdata.addr()));
+        if let Some(point) = Point::decode(userdata.addr()) {
+            tap.guarded(vcpu, || tap.executed(vcpu, point));
+        }
     }
 }
 

@@ -21,6 +21,13 @@ const LINGER: Duration = Duration::from_secs(3);
 /// vCPUs of a micro-VM.
 const VCPUS: u32 = 2;
 
+/// What is told besides the semantic events.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+enum Trace {
+    /// Every system call, with arguments and result.
+    Api,
+}
+
 /// Options of `lava run`.
 #[derive(clap::Args)]
 pub struct Run {
@@ -47,6 +54,9 @@ pub struct Run {
     /// Send the task's own output to the guest's console, which is kept as console.log.
     #[arg(long)]
     console: bool,
+    /// Tell more than the semantic events: `api` tells every system call.
+    #[arg(long, value_enum, value_name = "WHAT")]
+    trace: Option<Trace>,
     /// Where the session's folder is made.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -131,6 +141,7 @@ impl Run {
             vcpus: VCPUS,
             tap: Some(tap),
             launcher: lava_microvisor::machine::LAUNCHER.to_owned(),
+            api_trace: self.trace == Some(Trace::Api),
             session_dir: dir.to_path_buf(),
             runtime_dir: PathBuf::from(format!("/dev/shm/lava-{id}")),
             boot_timeout: BOOT_TIMEOUT,

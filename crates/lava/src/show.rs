@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use lava_event::{Event, Kind};
+use lava_event::Event;
 use lava_evidence::Session;
 
 use crate::terminal::{self, Style, seconds};
@@ -96,31 +96,7 @@ pub fn events(name: &str, kind: Option<&str>, format: Format, out: Option<&Path>
 /// One event in one line. Everything from the guest is escaped by its type.
 fn line(event: &Event) -> String {
     let who = event.process.as_ref().map_or("-".to_owned(), |process| format!("{}[{}]", process.comm, process.pid));
-    let what = match &event.kind {
-        Kind::ProcessFork { child, thread } => {
-            format!("{} {}[{}]", if *thread { "thread" } else { "child" }, child.comm, child.tid)
-        }
-        Kind::ProcessExec { argv, path, .. } => {
-            let words: Vec<String> = argv.iter().map(ToString::to_string).collect();
-            format!("{path}: {}", words.join(" "))
-        }
-        Kind::FileOpen { path, access, .. } => format!("{path} ({access:?})"),
-        Kind::FileCreate { path, .. } | Kind::FileUnlink { path, .. } | Kind::FileAttributes { path, .. } => {
-            path.to_string()
-        }
-        Kind::FileWrite { path, bytes, count, .. } => format!("{path}: {bytes} bytes in {count} writes"),
-        Kind::FileRename { from, to, .. } => format!("{from} -> {to}"),
-        Kind::NetConnect { destination: Some(end), protocol, .. } => {
-            format!("{protocol:?} {}:{}", end.address, end.port)
-        }
-        other => serde_json::to_value(other)
-            .ok()
-            .and_then(|mut value| {
-                value.as_object_mut()?.remove("kind");
-                Some(value.to_string())
-            })
-            .unwrap_or_default(),
-    };
+    let what = event.kind.sentence();
     format!("{:>7} {} {:<22} {who:<22} {what}", event.seq, seconds(event.time_ns), event.kind.name())
 }
 

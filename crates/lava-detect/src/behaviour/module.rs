@@ -22,7 +22,7 @@ impl Behaviour for Module {
     }
 
     fn observe(&mut self, context: &Context<'_>, hits: &mut Vec<Hit>) {
-        let Kind::KernelModuleLoad { name } = &context.event.kind else { return };
+        let Kind::KernelModuleLoad { name, .. } = &context.event.kind else { return };
         if context.tainted_actor().is_some() {
             let title = format!("{} loaded the kernel module {}", context.program(), path::shown(name.bytes()));
             hits.push(Hit::new(&ABOUT, context, title, name.bytes().to_vec()));

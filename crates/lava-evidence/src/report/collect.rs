@@ -127,7 +127,7 @@ impl Collected {
         }
         entry.uid = Some(actor.uid);
         match &event.kind {
-            Kind::ProcessFork { child, thread: false } => {
+            Kind::ProcessFork { child, thread: false, .. } => {
                 let key = ProcessKey { pid: child.pid, start_ns: child.start_ns };
                 let child_entry = self.processes.entry(key).or_default();
                 child_entry.parent = Some(actor.key());

@@ -14,62 +14,6 @@ use crate::{Error, Session};
 const EVENTS_PER_NODE: usize = 12;
 const DECISIONS: usize = 100;
 
-/// What an event says, in a line. Unbounded: the caller cuts it.
-pub(super) fn sentence(event: &Event) -> String {
-    match &event.kind {
-        Kind::ProcessFork { child, thread } => {
-            format!("{} {} ({})", if *thread { "new thread" } else { "forks" }, child.comm, child.pid)
-        }
-        Kind::ProcessExec { path, argv, .. } => {
-            format!("runs {path}: {}", argv.iter().take(40).map(ToString::to_string).collect::<Vec<_>>().join(" "))
-        }
-        Kind::ProcessExit { code, signal } => signal.map_or_else(
-            || format!("exits with {}", code.unwrap_or_default()),
-            |signal| format!("ended by signal {signal}"),
-        ),
-        Kind::ProcessCredentials { old, new } => {
-            format!("uid {} → {}, effective {} → {}", old.uid, new.uid, old.euid, new.euid)
-        }
-        Kind::FileOpen { path, access, .. } => format!("opens {path} ({access:?})"),
-        Kind::FileCreate { path, target, .. } => {
-            format!("creates {path}{}", target.as_ref().map_or(String::new(), |to| format!(" → {to}")))
-        }
-        Kind::FileWrite { path, bytes, count, .. } => format!("writes {} to {path} ({count}×)", size(*bytes)),
-        Kind::FileAttributes { path, file, mode, .. } => {
-            format!("attributes of {path}: mode {:o} → {:o}", file.mode & 0o7777, mode.unwrap_or(file.mode) & 0o7777)
-        }
-        Kind::FileRename { from, to, .. } => format!("renames {from} to {to}"),
-        Kind::FileUnlink { path, .. } => format!("deletes {path}"),
-        Kind::NetConnect { protocol, destination, path } => format!(
-            "connects to {} ({protocol:?})",
-            destination.map_or_else(
-                || path.as_ref().map(ToString::to_string).unwrap_or_default(),
-                |to| format!("{}:{}", to.address, to.port)
-            )
-        ),
-        Kind::NetFlow { destination, answer, frame, .. } => {
-            format!("flow to {}:{} {answer}, frame {frame}", destination.address, destination.port)
-        }
-        Kind::NetLease { address, .. } => format!("got address {address}"),
-        Kind::KernelModuleLoad { name } => format!("loads kernel module {name}"),
-        Kind::DiskWrite { disk, region, bytes, .. } => format!("{} into {region:?} of {disk}", size(*bytes)),
-        Kind::VmStarted { qemu, kernel } => format!("micro-VM runs: QEMU {qemu}, kernel {kernel}"),
-        Kind::VmIntrospection { hooks, missing, .. } => {
-            format!("watching from outside: {} hooks, {} missing", hooks.len(), missing.len())
-        }
-        Kind::VmTask { command, .. } => format!("task handed over: {}", command.join(" ")),
-        Kind::VmTaskExit { code, signal, .. } => format!("task ended: code {code:?}, signal {signal:?}"),
-        Kind::VmReset { by } => format!("guest restarted by {by}"),
-        Kind::VmDecision { subject, action, rule, outcome, .. } => {
-            format!("#{subject}: {action} ({}): {outcome}", rule.as_deref().unwrap_or("default"))
-        }
-        Kind::VmGap { detail, .. } => format!("events missing: {detail}"),
-        Kind::VmEnded { reason, detail, .. } => {
-            format!("micro-VM ended: {reason}. {}", detail.as_deref().unwrap_or_default())
-        }
-    }
-}
-
 pub(super) fn decisions(session: &Session, trace: &Trace, all: &Collected) -> Markup {
     html! {
         section aria-labelledby="decisions" {
@@ -90,7 +34,7 @@ pub(super) fn decisions(session: &Session, trace: &Trace, all: &Collected) -> Ma
 
 fn bytes(session: &Session, event: &Event) -> Markup {
     let Kind::DiskWrite { disk, region, before: Some(before), after: Some(after), .. } = &event.kind else {
-        return html! { p.mut { (line(&sentence(event), 300)) } };
+        return html! { p.mut { (line(&event.kind.sentence(), 300)) } };
     };
     let load = |hash| match session.artifact(hash) {
         Ok(Some(bytes)) => Ok(bytes),
@@ -141,10 +85,10 @@ fn excerpt(event: &Event) -> String {
     let registers = plain.registers.take();
     let mut out =
         serde_json::to_string_pretty(&plain).map_or_else(|error| error.to_string(), |json| block(&json, 3000));
-    if let Some(r) = registers {
-        let _ = write!(out, "\nrip {:016x}  rflags {:x}  cr3 {:x}\n", r.rip, r.rflags, r.control[2]);
-        for (i, name) in ["rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp"].iter().enumerate() {
-            let _ = write!(out, "{name} {:016x}{}", r.general[i], if i % 4 == 3 { "\n" } else { "  " });
+    if let Some(registers) = registers {
+        out.push('\n');
+        for (i, (name, value)) in registers.iter().enumerate() {
+            let _ = write!(out, "{name:>8} {value:016x}{}", if i % 4 == 3 { "\n" } else { "  " });
         }
     }
     out

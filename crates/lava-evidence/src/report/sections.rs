@@ -105,7 +105,7 @@ pub(super) fn timeline(trace: &Trace, all: &Collected) -> Markup {
                     tr class=[stage.map(class)] {
                         td.n { (time(event.time_ns)) } td.n { "#" (event.seq) } td.n { code { (event.kind.name()) } }
                         td { @if let Some(process) = &event.process { (line(&process.comm.to_string(), 40)) " (" (process.pid) ")" } @else { (format!("{:?}", event.source).to_lowercase()) } }
-                        td { (line(&super::evidence::sentence(event), 260)) @for finding in of.iter().take(4) { br; span.chip { (finding.stage) } " " (line(&finding.title, 200)) } }
+                        td { (line(&event.kind.sentence(), 260)) @for finding in of.iter().take(4) { br; span.chip { (finding.stage) } " " (line(&finding.title, 200)) } }
                     }
                 } }
             }

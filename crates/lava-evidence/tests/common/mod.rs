@@ -38,6 +38,7 @@ pub fn events() -> Vec<Produced> {
     let sh = || process(410, 401, "sh", "/bin/dash", 1000);
     let upd = |uid| process(411, 410, "updater", "/tmp/.x/updater", uid);
     let child = |pid, comm: &str| Kind::ProcessFork {
+        flags: 0,
         child: ProcessRef { pid, tid: pid, start_ns: u64::from(pid), comm: comm.into() },
         thread: false,
     };

@@ -91,6 +91,7 @@ impl Log {
                 profile: "p".into(),
                 command: vec![exe.into(), path.into()],
                 launcher: "/usr/lib/lava-launcher".into(),
+                jit: vec![],
                 hosts: vec!["java".into()],
             },
         );
@@ -100,7 +101,7 @@ impl Log {
 
     pub fn fork(&mut self, pid: u32, exe: &str, child: u32) -> &mut Self {
         let child = ProcessRef { pid: child, tid: child, start_ns: u64::from(child), comm: text("x") };
-        self.act(pid, exe, Kind::ProcessFork { child, thread: false })
+        self.act(pid, exe, Kind::ProcessFork { child, thread: false, flags: 0 })
     }
 
     pub fn exec(&mut self, pid: u32, exe: &str, inode: u64, mode: u32, argv: &[&str]) -> &mut Self {

@@ -203,6 +203,7 @@ impl Life {
             command: task.profile.command_for(&path, &task.name),
             launcher: spec.launcher.clone(),
             hosts: task.profile.hosts.clone(),
+            jit: task.profile.jit.clone(),
         };
         let header = json!({
             "name": task.name, "path": path, "size": task.content.len(), "command": task.profile.command,

@@ -55,6 +55,8 @@ pub struct MachineSpec {
     pub tap: Option<PathBuf>,
     /// Path of the launcher in the guest: [`LAUNCHER`].
     pub launcher: String,
+    /// Whether every system call is told.
+    pub api_trace: bool,
     /// An existing folder for what is kept: `console.log`, `qemu.log`, `traffic.pcapng`, `vda.overlay`.
     pub session_dir: PathBuf,
     /// A folder to make, on tmpfs and with a short path (`/dev/shm/lava-...`), for memory and sockets. It is removed at

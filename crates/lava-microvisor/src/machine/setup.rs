@@ -172,7 +172,14 @@ fn prepare_tap(spec: &MachineSpec, runtime: &Runtime) -> Result<Prepared, Machin
     let rings = Ring::create(&ring, spec.vcpus, RING)?;
     runtime.give(&ring)?;
     let (plugin, kernel) = (Inherited::open(plugin, runtime.user)?, Inherited::open(&spec.vmlinuz, runtime.user)?);
-    let tap = Tap { plugin: plugin.path.clone(), ring, kernel: kernel.path.clone(), origin_ns: 0 };
+    let tap = Tap {
+        plugin: plugin.path.clone(),
+        ring,
+        kernel: kernel.path.clone(),
+        origin_ns: 0,
+        launcher: spec.launcher.clone(),
+        api: spec.api_trace,
+    };
     Ok((Some(tap), Some(rings), vec![plugin, kernel]))
 }
 

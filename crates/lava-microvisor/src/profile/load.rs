@@ -70,6 +70,8 @@ struct Raw {
     #[serde(default)]
     hosts: Vec<String>,
     #[serde(default)]
+    jit: Vec<String>,
+    #[serde(default)]
     priority: i32,
     #[serde(default)]
     scenario_disk: bool,
@@ -176,6 +178,7 @@ fn build(mut raw: Raw) -> Result<Vec<Profile>, String> {
             mode,
             memory_mib: raw.memory_mib,
             hosts: raw.hosts.clone(),
+            jit: raw.jit.clone(),
             priority: raw.priority,
             scenario_disk: raw.scenario_disk,
             recognise,

@@ -38,6 +38,8 @@ pub struct Profile {
     pub memory_mib: u32,
     /// Programs that open such content and are not expected to start programs of their own.
     pub hosts: Vec<String>,
+    /// Names of the programs that make code as they run (JIT): executing memory without a file is normal for them.
+    pub jit: Vec<String>,
     /// The highest wins.
     pub priority: i32,
     /// It opens its tasks with programs that a second disk brings.

@@ -33,6 +33,10 @@ pub(crate) struct Tap {
     pub ring: PathBuf,
     pub kernel: PathBuf,
     pub origin_ns: u64,
+    /// Path in the guest of the program that starts the task.
+    pub launcher: String,
+    /// Whether every system call is told.
+    pub api: bool,
 }
 
 impl Layout {
@@ -73,16 +77,19 @@ impl Layout {
         out.option("-chardev", format!("socket,id=qmp,path={},server=on,wait=off", socket(&self.qmp)?));
         out.option("-mon", "chardev=qmp,mode=control").option("-sandbox", SANDBOX);
         if let Some(tap) = &self.tap {
-            out.option("-plugin", tap.argument()?);
+            out.option("-plugin", tap.argument(&ram)?);
         }
         Ok(out.0)
     }
 }
 
 impl Tap {
-    fn argument(&self) -> Result<String, QemuError> {
+    fn argument(&self, ram: &str) -> Result<String, QemuError> {
         let (plugin, ring, kernel) = (text(&self.plugin)?, text(&self.ring)?, text(&self.kernel)?);
-        Ok(format!("file={plugin},ring={ring},kernel={kernel},origin={}", self.origin_ns))
+        let launcher = text(Path::new(&self.launcher))?;
+        let api = if self.api { ",api=on" } else { "" };
+        let origin = self.origin_ns;
+        Ok(format!("file={plugin},ring={ring},kernel={kernel},origin={origin},ram={ram},launcher={launcher}{api}"))
     }
 }
 
@@ -130,7 +137,14 @@ mod tests {
             mac: [0x52, 0x54, 0, 0, 0, 1],
             qmp: at("qmp"),
             port: at("task"),
-            tap: Some(Tap { plugin: "/t.so".into(), ring: at("ring"), kernel: "/k".into(), origin_ns: 7 }),
+            tap: Some(Tap {
+                plugin: "/t.so".into(),
+                ring: at("ring"),
+                kernel: "/k".into(),
+                origin_ns: 7,
+                launcher: "/l".into(),
+                api: true,
+            }),
         }
     }
 
@@ -138,7 +152,9 @@ mod tests {
     fn values_cannot_add_options() {
         let line = layout("/r,x=1").arguments().expect("arguments").join(" ");
         assert!(line.contains("mem-path=/r,,x=1/ram,share=on"), "{line}");
-        assert!(line.contains("-plugin file=/t.so,ring=/r,,x=1/ring,kernel=/k,origin=7"));
+        assert!(
+            line.contains("-plugin file=/t.so,ring=/r,,x=1/ring,kernel=/k,origin=7,ram=/r,,x=1/ram,launcher=/l,api=on")
+        );
         assert!(line.contains("drive=vdb,serial=vdb,bootindex=2") && line.contains("mac=52:54:00:00:00:01"));
         assert!(matches!(layout("/a\nb").arguments(), Err(QemuError::Path { .. })));
         assert!(matches!(layout(&"/a".repeat(60)).arguments(), Err(QemuError::SocketPath { .. })));

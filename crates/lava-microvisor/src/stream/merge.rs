@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use lava_event::{Event, GapCause, Kind, Produced, Source, codec};
+use lava_event::codec::{self, Frame};
+use lava_event::{Artifact, Event, GapCause, Kind, Produced, Source};
 use lava_ring::Consumer;
 
-use super::{Item, Message, Reply};
+use super::{Asker, Item, Message, Reply, TapAnswers};
 
 /// How long an event may be overtaken, ns.
 const WINDOW_NS: u64 = 2_000_000;
@@ -16,6 +17,8 @@ const WINDOW_NS: u64 = 2_000_000;
 const TICK: Duration = Duration::from_millis(2);
 /// How often to look if there is no tap.
 const IDLE: Duration = Duration::from_millis(50);
+/// Longest content of one file that the tap may send, bytes.
+const MAX_CONTENT: usize = 64 << 20;
 
 /// Where the tap's frames come from.
 pub(crate) trait Rings: Send {
@@ -25,6 +28,8 @@ pub(crate) trait Rings: Send {
     fn attached(&self) -> bool;
     /// True if it left in order.
     fn closed(&self) -> bool;
+    /// The way back.
+    fn answers(&self) -> TapAnswers;
 }
 
 impl Rings for Consumer {
@@ -36,6 +41,10 @@ impl Rings for Consumer {
     }
     fn closed(&self) -> bool {
         Self::closed(self)
+    }
+    fn answers(&self) -> TapAnswers {
+        let answerer = self.answerer();
+        TapAnswers::new(move |ring, question, code| answerer.answer(ring, question, code))
     }
 }
 
@@ -75,6 +84,9 @@ pub(crate) struct Merger<'a> {
     trouble: &'a dyn Fn(Trouble),
     /// Next number and time of the last event of each ring.
     numbers: BTreeMap<u32, (u64, u64)>,
+    answers: Option<TapAnswers>,
+    /// Content that came so far, by ring.
+    content: BTreeMap<u32, Vec<u8>>,
     order: BinaryHeap<Key>,
     pending: BTreeMap<u64, Produced>,
     arrivals: u64,
@@ -87,6 +99,8 @@ pub(crate) struct Merger<'a> {
 impl<'a> Merger<'a> {
     pub fn new(rings: Option<Box<dyn Rings>>, out: Sender<Item>, trouble: &'a dyn Fn(Trouble)) -> Self {
         Self {
+            answers: rings.as_ref().map(|rings| rings.answers()),
+            content: BTreeMap::new(),
             rings,
             out,
             trouble,
@@ -129,15 +143,18 @@ impl<'a> Merger<'a> {
             Message::Emit(produced) => {
                 self.add(produced, now, 0);
             }
-            Message::Ask(mut produced, to) => {
-                produced.event.time_ns = produced.event.time_ns.min(now);
-                self.release(produced.event.time_ns);
-                self.number(&mut produced.event);
-                let reply = Reply { seq: self.seq, to: Some(to) };
-                self.send(Item::Ask(produced, reply));
-            }
+            Message::Ask(produced, to) => self.ask(produced, now, Asker::Thread(to)),
             Message::End(_) => {}
         }
+    }
+
+    /// A question overtakes the window: everything up to its time goes first, then it.
+    fn ask(&mut self, mut produced: Produced, now: u64, to: Asker) {
+        produced.event.time_ns = produced.event.time_ns.min(now);
+        self.release(produced.event.time_ns);
+        self.number(&mut produced.event);
+        let reply = Reply { seq: self.seq, to: Some(to) };
+        self.send(Item::Ask(produced, reply));
     }
 
     /// Puts an event in its place. No event is from the future: a time beyond now is not the clock's.
@@ -203,8 +220,10 @@ impl<'a> Merger<'a> {
     fn frame(&mut self, ring: u32, frame: &[u8], now: u64) -> Result<(), String> {
         let (number, body) = frame.split_first_chunk().ok_or_else(|| format!("ring {ring}: a frame without number"))?;
         let number = u64::from_le_bytes(*number);
-        let event = codec::decode(body).map_err(|error| format!("ring {ring}, frame {number}: {error}"))?;
-        if !of_tap(&event) {
+        let frame = codec::decode(body).map_err(|error| format!("ring {ring}, frame {number}: {error}"))?;
+        if let Frame::Event(event) | Frame::Ask(event) = &frame
+            && !of_tap(event)
+        {
             return Err(format!("ring {ring}, frame {number}: {} is nothing the tap says", event.kind.name()));
         }
         let (expected, last) = self.numbers.get(&ring).copied().unwrap_or((1, 0));
@@ -213,9 +232,45 @@ impl<'a> Merger<'a> {
             let detail = format!("ring {ring}: frame {expected} was expected, {number} came");
             self.gap(now, Source::Tap, GapCause::Numbering, missing, detail);
         }
-        let key = self.add(event.into(), now, last);
+        let key = match frame {
+            Frame::Event(event) => {
+                let produced = self.with_content(ring, event);
+                self.add(produced, now, last)
+            }
+            Frame::Ask(event) => {
+                let key = event.time_ns.min(now).max(last);
+                if let Some(answers) = self.answers.clone() {
+                    self.release(key);
+                    self.ask(event.into(), now, Asker::Tap { ring, question: number, answers });
+                }
+                key
+            }
+            Frame::Settled(outcome) => match self.answers.as_ref().and_then(|answers| answers.settled(ring)) {
+                Some(super::Answer { seq: subject, action, policy, rule, reason }) => {
+                    let kind = Kind::VmDecision { subject, action, policy, rule, reason, outcome };
+                    self.add(Event::new(now, Source::Microvisor, kind).into(), now, last)
+                }
+                None => last,
+            },
+            Frame::Content(piece) => {
+                let content = self.content.entry(ring).or_default();
+                if content.len() + piece.len() > MAX_CONTENT {
+                    return Err(format!("ring {ring}, frame {number}: content longer than {MAX_CONTENT} bytes"));
+                }
+                content.extend_from_slice(&piece);
+                last
+            }
+        };
         self.numbers.insert(ring, (number.saturating_add(1), key));
         Ok(())
+    }
+
+    /// Puts the content that came before a `file.content` event beside it.
+    fn with_content(&mut self, ring: u32, mut event: Event) -> Produced {
+        let Kind::FileContent { sha256, kept, .. } = &mut event.kind else { return event.into() };
+        let artifact = Artifact::new(&self.content.remove(&ring).unwrap_or_default());
+        (*sha256, *kept) = (artifact.sha256, artifact.bytes.len() as u64);
+        Produced { event, artifacts: vec![artifact] }
     }
 
     fn gap(&mut self, now: u64, at: Source, cause: GapCause, missing: Option<u64>, detail: String) {

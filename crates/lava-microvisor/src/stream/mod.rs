@@ -16,8 +16,13 @@ mod merge;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
 use crossbeam_channel::{Receiver, Sender};
 use lava_event::{Action, Produced};
+
+use crate::lock;
 
 pub(crate) use feeder::{Feeder, Message};
 pub(crate) use merge::{Ending, Merger, Summary, Trouble};
@@ -33,7 +38,7 @@ pub type Items = Receiver<Item>;
 pub enum Item {
     /// Something was seen.
     Event(Produced),
-    /// Something was seen that does not happen before the reply. The guest's disk waits: answer soon.
+    /// Something was seen that does not happen before the reply. The guest's disk or its vCPU waits: answer soon.
     Ask(Produced, Reply),
 }
 
@@ -41,7 +46,7 @@ pub enum Item {
 #[derive(Debug)]
 pub struct Reply {
     seq: u64,
-    to: Option<Sender<Answer>>,
+    to: Option<Asker>,
 }
 
 impl Reply {
@@ -52,8 +57,7 @@ impl Reply {
 
     fn send(&mut self, action: Action, policy: &str, rule: Option<String>, reason: Option<String>) {
         if let Some(to) = self.to.take() {
-            // Nobody waits any more if the disk has gone.
-            let _ = to.send(Answer { seq: self.seq, action, policy: policy.to_owned(), rule, reason });
+            to.answer(Answer { seq: self.seq, action, policy: policy.to_owned(), rule, reason });
         }
     }
 }
@@ -61,6 +65,56 @@ impl Reply {
 impl Drop for Reply {
     fn drop(&mut self) {
         self.send(Action::Deny, "none", None, Some("nobody was left to answer".to_owned()));
+    }
+}
+
+/// Who waits for a reply.
+#[derive(Debug)]
+pub(crate) enum Asker {
+    /// A thread of ours.
+    Thread(Sender<Answer>),
+    /// A vCPU's thread in QEMU.
+    Tap { ring: u32, question: u64, answers: TapAnswers },
+}
+
+impl Asker {
+    fn answer(self, answer: Answer) {
+        match self {
+            // Nobody waits any more if the disk has gone.
+            Self::Thread(to) => drop(to.send(answer)),
+            Self::Tap { ring, question, answers } => answers.give(ring, question, answer),
+        }
+    }
+}
+
+/// The way back to the tap, and the answers whose outcome it has still to tell.
+#[derive(Clone)]
+pub(crate) struct TapAnswers {
+    /// Ring, number of the question, code of the answer.
+    send: Arc<dyn Fn(u32, u64, u8) + Send + Sync>,
+    /// By ring: each has one vCPU, which waits for one answer at a time.
+    unsettled: Arc<Mutex<BTreeMap<u32, Answer>>>,
+}
+
+impl TapAnswers {
+    pub fn new(send: impl Fn(u32, u64, u8) + Send + Sync + 'static) -> Self {
+        Self { send: Arc::new(send), unsettled: Arc::default() }
+    }
+
+    fn give(&self, ring: u32, question: u64, answer: Answer) {
+        let code = answer.action.code();
+        lock(&self.unsettled).insert(ring, answer);
+        (self.send)(ring, question, code);
+    }
+
+    fn settled(&self, ring: u32) -> Option<Answer> {
+        lock(&self.unsettled).remove(&ring)
+    }
+}
+
+impl std::fmt::Debug for TapAnswers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TapAnswers")
     }
 }
 

@@ -15,6 +15,7 @@ struct FakeState {
     frames: Vec<(u32, Vec<u8>)>,
     damaged: bool,
     closed: bool,
+    answers: Vec<(u32, u64, u8)>,
 }
 
 impl Rings for Fake {
@@ -30,6 +31,12 @@ impl Rings for Fake {
     fn closed(&self) -> bool {
         self.0.lock().expect("state").closed
     }
+    fn answers(&self) -> TapAnswers {
+        let state = Arc::clone(&self.0);
+        TapAnswers::new(move |ring, question, code| {
+            state.lock().expect("state").answers.push((ring, question, code));
+        })
+    }
 }
 
 fn event(time_ns: u64, source: Source) -> Event {
@@ -38,7 +45,7 @@ fn event(time_ns: u64, source: Source) -> Event {
 
 fn frame(number: u64, event: &Event) -> Vec<u8> {
     let mut out = number.to_le_bytes().to_vec();
-    codec::encode(event, &mut out);
+    codec::encode(&codec::Frame::Event(event.clone()), &mut out);
     out
 }
 

@@ -7,6 +7,7 @@ use lava_event::{Access, FileType, Kind};
 use lava_guest::memory::{Unreadable, Virtual};
 
 use crate::introspect::Context;
+use crate::returns::Then;
 
 /// `O_ACCMODE` and its values (include/uapi/asm-generic/fcntl.h).
 const ACCESS_MODE: u32 = 3;
@@ -46,24 +47,21 @@ pub fn open(context: &Context<'_>) -> Result<(), Unreadable> {
     Ok(())
 }
 
-/// Emits with the acting process.
-fn emit(context: &Context<'_>, kind: Kind) -> Result<(), Unreadable> {
-    let process = context.process(&context.current()?);
-    context.tap.emitter.emit(context.vcpu, Some(process), kind);
-    Ok(())
-}
-
-/// `security_inode_rename(old_dir, old_dentry, new_dir, new_dentry, flags)`
-pub fn rename(context: &Context<'_>) -> Result<(), Unreadable> {
-    let (old, new) = (context.argument(0)?, context.argument(1)?);
+/// `vfs_rename(rd)`: the names are read before they change, and told if the file system agreed.
+pub fn rename(context: &Context<'_>) -> Result<Option<Then>, Unreadable> {
+    let (memory, offsets, data) = (context.memory(), &context.tap.offsets, context.argument(0)?);
+    let old = memory.pointer(data.wrapping_add(offsets.rename_old))?;
+    let new = memory.pointer(data.wrapping_add(offsets.rename_new))?;
     let file = context.dentry_file(old)?;
-    emit(context, Kind::FileRename { from: context.dentry_path(old), to: context.dentry_path(new), file })
+    let kind = Kind::FileRename { from: context.dentry_path(old), to: context.dentry_path(new), file };
+    Ok(Some(Box::new(move |context, result| if result.succeeded() { context.emit(kind) } else { Ok(()) })))
 }
 
-/// `security_inode_unlink(dir, dentry)`
-pub fn unlink(context: &Context<'_>) -> Result<(), Unreadable> {
+/// `vfs_unlink(.., dir, dentry, ..)`
+pub fn unlink(context: &Context<'_>) -> Result<Option<Then>, Unreadable> {
     let dentry = context.argument(0)?;
-    emit(context, Kind::FileUnlink { path: context.dentry_path(dentry), file: context.dentry_file(dentry)? })
+    let kind = Kind::FileUnlink { path: context.dentry_path(dentry), file: context.dentry_file(dentry)? };
+    Ok(Some(Box::new(move |context, result| if result.succeeded() { context.emit(kind) } else { Ok(()) })))
 }
 
 /// `security_inode_setattr(.., dentry, attr)`: told if mode, owner or group is to change.
@@ -82,12 +80,12 @@ pub fn attributes(context: &Context<'_>) -> Result<(), Unreadable> {
         uid: when(ATTR_UID, memory.u32(attr.wrapping_add(offsets.attr_uid)))?,
         gid: when(ATTR_GID, memory.u32(attr.wrapping_add(offsets.attr_gid)))?,
     };
-    emit(context, kind)
+    context.emit(kind)
 }
 
 fn create(context: &Context<'_>, what: FileType, target: Option<lava_event::GuestText>) -> Result<(), Unreadable> {
     let path = context.dentry_path(context.argument(0)?);
-    emit(context, Kind::FileCreate { path, file: None, what, target })
+    context.emit(Kind::FileCreate { path, file: None, what, target })
 }
 
 /// `security_inode_symlink(dir, dentry, old_name)`
@@ -106,7 +104,7 @@ pub fn link(context: &Context<'_>) -> Result<(), Unreadable> {
         what: file.file_type(),
         target: Some(context.dentry_path(old)),
     };
-    emit(context, kind)
+    context.emit(kind)
 }
 
 /// `security_inode_mkdir(dir, dentry, mode)`

@@ -11,7 +11,5 @@ const NAME: usize = 56;
 /// `do_init_module(mod)`: the module is linked into the kernel and about to run its init function.
 pub fn module(context: &Context<'_>) -> Result<(), Unreadable> {
     let name = context.memory().read_cstr(context.argument(0)?.wrapping_add(context.layout().module.name), NAME);
-    let process = context.process(&context.current()?);
-    context.tap.emitter.emit(context.vcpu, Some(process), Kind::KernelModuleLoad { name: name.bytes.into() });
-    Ok(())
+    context.emit_with_registers(Kind::KernelModuleLoad { name: name.bytes.into(), path: None, address: 0, size: 0 })
 }

@@ -2,7 +2,8 @@
 //!
 //! A hook names the function and the parameters it needs. Addresses come from kallsyms, the parameters' places from BTF:
 //! a function that gained or lost a parameter between kernels needs no special case. A function that this kernel does not
-//! have is told in `vm.introspection`.
+//! have is told in `vm.introspection`. A hook that must know whether the function succeeded says at its entry what is to be told
+//! when it returns.
 
 mod files;
 mod kernel;
@@ -15,10 +16,18 @@ use lava_guest::kernel::Kernel;
 use lava_guest::memory::Unreadable;
 
 use crate::introspect::Context;
+use crate::returns::Then;
 pub use writes::OpenFiles;
 
-/// Reads what a function was called with and emits the event.
-type Handler = fn(&Context<'_>) -> Result<(), Unreadable>;
+/// When a hook is called.
+#[derive(Clone, Copy)]
+pub enum Handler {
+    /// At the function's entry: reads what it was called with and emits the event.
+    Entry(fn(&Context<'_>) -> Result<(), Unreadable>),
+    /// At its entry, and again when it returns: reads what it was called with; what comes back is called with the result.
+    Return(fn(&Context<'_>) -> Result<Option<Then>, Unreadable>),
+}
+use Handler::{Entry, Return};
 
 /// A hook that is set.
 pub struct Hook {
@@ -33,22 +42,22 @@ pub struct Hook {
 
 /// (function, parameters by their names in the kernel's source, handler).
 const HOOKS: &[(&str, &[&str], Handler)] = &[
-    ("wake_up_new_task", &["p"], process::fork),
-    ("security_bprm_committed_creds", &["bprm"], process::exec),
-    ("taskstats_exit", &["tsk", "group_dead"], process::exit),
-    ("commit_creds", &["new"], process::credentials),
-    ("security_file_open", &["file"], files::open),
-    ("rw_verify_area", &["read_write", "file", "ppos", "count"], writes::write),
-    ("security_file_free", &["file"], writes::close),
-    ("security_inode_rename", &["old_dentry", "new_dentry"], files::rename),
-    ("security_inode_unlink", &["dentry"], files::unlink),
-    ("security_inode_setattr", &["dentry", "attr"], files::attributes),
-    ("security_inode_symlink", &["dentry", "old_name"], files::symlink),
-    ("security_inode_link", &["old_dentry", "new_dentry"], files::link),
-    ("security_inode_mkdir", &["dentry"], files::directory),
-    ("security_inode_mknod", &["dentry", "mode"], files::node),
-    ("security_socket_connect", &["sock", "address", "addrlen"], network::connect),
-    ("do_init_module", &["mod"], kernel::module),
+    ("wake_up_new_task", &["p"], Entry(process::fork)),
+    ("security_bprm_committed_creds", &["bprm"], Entry(process::exec)),
+    ("taskstats_exit", &["tsk", "group_dead"], Entry(process::exit)),
+    ("commit_creds", &["new"], Entry(process::credentials)),
+    ("security_file_open", &["file"], Entry(files::open)),
+    ("rw_verify_area", &["read_write", "file", "ppos", "count"], Entry(writes::write)),
+    ("security_file_free", &["file"], Entry(writes::close)),
+    ("vfs_rename", &["rd"], Return(files::rename)),
+    ("vfs_unlink", &["dentry"], Return(files::unlink)),
+    ("security_inode_setattr", &["dentry", "attr"], Entry(files::attributes)),
+    ("security_inode_symlink", &["dentry", "old_name"], Entry(files::symlink)),
+    ("security_inode_link", &["old_dentry", "new_dentry"], Entry(files::link)),
+    ("security_inode_mkdir", &["dentry"], Entry(files::directory)),
+    ("security_inode_mknod", &["dentry", "mode"], Entry(files::node)),
+    ("security_socket_connect", &["sock", "address", "addrlen"], Entry(network::connect)),
+    ("do_init_module", &["mod"], Entry(kernel::module)),
 ];
 
 /// Finds every hook's place in `kernel`; second, those that it lacks, and why.
@@ -74,6 +83,8 @@ pub struct Offsets {
     attr_mode: u64,
     attr_uid: u64,
     attr_gid: u64,
+    rename_old: u64,
+    rename_new: u64,
 }
 
 impl Offsets {
@@ -87,6 +98,8 @@ impl Offsets {
             attr_mode: of("iattr", &["ia_mode"])?,
             attr_uid: of("iattr", &["ia_uid", "ia_vfsuid"])?,
             attr_gid: of("iattr", &["ia_gid", "ia_vfsgid"])?,
+            rename_old: of("renamedata", &["old_dentry"])?,
+            rename_new: of("renamedata", &["new_dentry"])?,
         })
     }
 }

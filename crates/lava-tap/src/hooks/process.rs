@@ -23,7 +23,9 @@ pub fn fork(context: &Context<'_>) -> Result<(), Unreadable> {
         start_ns: child.process_start_ns.unwrap_or(child.start_ns),
         comm: child.comm.into(),
     };
-    context.tap.emitter.emit(context.vcpu, Some(context.process(&parent)), Kind::ProcessFork { child, thread });
+    let actor = context.process(&parent);
+    context.tap.task.forked(&actor, &child);
+    context.tap.emitter.emit(context.vcpu, Some(actor), Kind::ProcessFork { child, thread, flags: 0 });
     Ok(())
 }
 
@@ -81,6 +83,7 @@ pub fn exit(context: &Context<'_>) -> Result<(), Unreadable> {
     };
     let process = context.process(&task);
     context.tap.exes.forget((process.pid, process.start_ns));
+    context.tap.task.ended(&process);
     context.tap.emitter.emit(context.vcpu, Some(process), kind);
     Ok(())
 }

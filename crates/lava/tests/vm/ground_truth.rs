@@ -57,7 +57,7 @@ fn lava_saw(events: &[Event]) -> BTreeMap<String, usize> {
         let Some(actor) = event.actor() else { continue };
         match &event.kind {
             Kind::ProcessExec { path, .. } if path.to_string().ends_with("/strace") => strace = Some(actor),
-            Kind::ProcessFork { child, thread: false } if Some(actor) == strace || below.contains(&actor) => {
+            Kind::ProcessFork { child, thread: false, .. } if Some(actor) == strace || below.contains(&actor) => {
                 below.insert(lava_event::ProcessKey { pid: child.pid, start_ns: child.start_ns });
             }
             Kind::ProcessExec { path, .. } if below.contains(&actor) => *seen.entry(path.to_string()).or_default() += 1,
