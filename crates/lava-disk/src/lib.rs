@@ -31,6 +31,7 @@
 //! connection, and at most eight connections are served.
 #![forbid(unsafe_code)]
 
+mod base;
 mod connection;
 mod gate;
 mod handshake;

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use lava_event::Outlet;
 
+use crate::base::Base;
 use crate::connection;
 use crate::gate::Gate;
 use crate::handshake::{self, Next};
@@ -36,6 +37,8 @@ pub struct DiskConfig {
     pub name: String,
     /// The raw image, opened read-only.
     pub base: PathBuf,
+    /// A sealed overlay on it ([`DiskView::seal`]), opened read-only: what a template's disk had become.
+    pub layer: Option<PathBuf>,
     /// Where the overlay goes: a sparse file, which must not exist. It is left behind when the server stops.
     pub overlay: PathBuf,
     /// The Unix socket. An old *socket* of that name is replaced; it is removed when the server stops. Who may connect is
@@ -118,8 +121,9 @@ impl DiskServer {
     /// # Errors
     /// [`DiskError`], one variant per thing that can be missing.
     pub fn start(config: DiskConfig, outlet: Arc<dyn Outlet>) -> Result<Self, DiskError> {
-        let DiskConfig { name, base, overlay, socket } = config;
-        let opened = Storage::open_base(&base).map_err(|source| DiskError::Base { path: base.clone(), source })?;
+        let DiskConfig { name, base, layer, overlay, socket } = config;
+        let opened = Base::open(&base, layer.as_deref());
+        let opened = opened.map_err(|source| DiskError::Base { path: layer.unwrap_or(base.clone()), source })?;
         let storage =
             Storage::create(opened, &overlay).map_err(|source| DiskError::Overlay { path: overlay, source })?;
         let storage = Arc::new(storage);

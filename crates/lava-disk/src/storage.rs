@@ -8,9 +8,9 @@
 //! client's affair, as on every disk.
 
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom};
+use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
@@ -18,10 +18,9 @@ use lava_event::Range;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
+use crate::base::{self, Base, CLUSTER};
 use crate::lock;
-use crate::regions::SECTOR;
 
-const CLUSTER: u64 = 4096;
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
 /// What a request puts into a range.
@@ -55,9 +54,9 @@ impl Fill<'_> {
 
 #[derive(Debug)]
 pub(crate) struct Storage {
-    base: File,
-    base_len: u64,
+    base: Base,
     overlay: File,
+    overlay_path: PathBuf,
     size: u64,
     present: Vec<AtomicU64>,
     allocating: Mutex<()>,
@@ -65,32 +64,28 @@ pub(crate) struct Storage {
 }
 
 impl Storage {
-    /// Opens the base for reading.
-    pub(crate) fn open_base(path: &Path) -> io::Result<(File, u64)> {
-        let mut base = File::open(path)?;
-        let len = base.seek(SeekFrom::End(0))?;
-        if len == 0 {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the image is empty"));
-        }
-        Ok((base, len))
-    }
-
     /// Makes the overlay, readable for its owner only. It must not exist: a mistaken path never overwrites anything.
-    pub(crate) fn create(base: (File, u64), overlay: &Path) -> io::Result<Self> {
-        let (base, base_len) = base;
-        let size = base_len
-            .checked_next_multiple_of(SECTOR)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the image is too long"))?;
+    pub(crate) fn create(base: Base, overlay: &Path) -> io::Result<Self> {
+        let (size, overlay_path) = (base.size(), overlay.to_owned());
         let overlay = File::options().read(true).write(true).create_new(true).mode(0o600).open(overlay)?;
         overlay.set_len(size)?;
         let words = size.div_ceil(CLUSTER).div_ceil(64);
         let present = (0..words).map(|_| AtomicU64::new(0)).collect();
-        Ok(Self { base, base_len, overlay, size, present, allocating: Mutex::new(()), fault: OnceLock::new() })
+        Ok(Self { base, overlay, overlay_path, size, present, allocating: Mutex::new(()), fault: OnceLock::new() })
     }
 
     /// Bytes, a multiple of [`SECTOR`].
     pub(crate) fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Makes the overlay a layer that other disks can lie on. Nothing may be written any more.
+    pub(crate) fn seal(&self) -> io::Result<()> {
+        if !self.base.layer_is_none() {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "an overlay on a sealed overlay cannot be sealed"));
+        }
+        self.overlay.sync_all()?;
+        base::write_map(&self.overlay_path, self.size, self.present.iter().map(|word| word.load(Ordering::Acquire)))
     }
 
     /// The first failure of the host's files, if there was one.
@@ -140,19 +135,11 @@ impl Storage {
             if present {
                 self.overlay.read_exact_at(part, at)?;
             } else {
-                self.read_base(at, part)?;
+                self.base.read(at, part)?;
             }
             at = run_end;
         }
         Ok(())
-    }
-
-    /// Behind the base's end, in the rest of its last sector, there are zeroes.
-    fn read_base(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let inside = self.base_len.saturating_sub(offset).min(buffer.len() as u64) as usize;
-        let (inside, behind) = buffer.split_at_mut(inside);
-        behind.fill(0);
-        self.base.read_exact_at(inside, offset)
     }
 
     fn change_merged(&self, range: Range, fill: Fill<'_>) -> io::Result<()> {
@@ -200,7 +187,7 @@ impl Storage {
         }
         let mut buffer = [0; CLUSTER as usize];
         let bytes = &mut buffer[..(cluster_end - cluster) as usize];
-        self.read_base(cluster, bytes)?;
+        self.base.read(cluster, bytes)?;
         fill.copy_to(&mut bytes[(range.start - cluster) as usize..(range.end - cluster) as usize]);
         self.overlay.write_all_at(bytes, cluster)?;
         self.mark_present(Range { start: cluster, end: cluster_end });
@@ -241,7 +228,7 @@ mod tests {
     fn storage(folder: &Path) -> (Storage, Vec<u8>) {
         let mut bytes: Vec<u8> = (0..LEN).map(|at| (at % 251) as u8 + 1).collect();
         std::fs::write(folder.join("base"), &bytes).unwrap();
-        let base = Storage::open_base(&folder.join("base")).unwrap();
+        let base = Base::open(&folder.join("base"), None).unwrap();
         let storage = Storage::create(base, &folder.join("overlay")).unwrap();
         bytes.resize(storage.size() as usize, 0);
         (storage, bytes)
@@ -251,9 +238,32 @@ mod tests {
     fn an_overlay_is_never_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         storage(folder.path());
-        let base = Storage::open_base(&folder.path().join("base")).unwrap();
+        let base = Base::open(&folder.path().join("base"), None).unwrap();
         let error = Storage::create(base, &folder.path().join("base")).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+    }
+
+    #[test]
+    fn a_sealed_overlay_is_a_base() {
+        let folder = tempfile::tempdir().unwrap();
+        let (storage, mut model) = storage(folder.path());
+        let change = |storage: &Storage, at: u64, byte: u8, model: &mut Vec<u8>| {
+            storage.change(Range { start: at, end: at + 10 }, Fill::Bytes(&[byte; 10])).unwrap();
+            model[at as usize..at as usize + 10].fill(byte);
+        };
+        change(&storage, 5000, 1, &mut model);
+        storage.seal().unwrap();
+        let open = |layer: &str| Base::open(&folder.path().join("base"), Some(&folder.path().join(layer)));
+        let above = Storage::create(open("overlay").unwrap(), &folder.path().join("above")).unwrap();
+        change(&above, 5008, 2, &mut model);
+        change(&above, 20, 3, &mut model);
+        let mut all = vec![0; model.len()];
+        above.read(0, &mut all).unwrap();
+        assert!(all == model);
+        assert!(above.seal().is_err());
+        std::fs::write(folder.path().join("overlay.map"), b"LAVAMAP1 and more").unwrap();
+        assert_eq!(open("overlay").unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(open("none").unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     proptest! {

@@ -33,6 +33,15 @@ impl DiskView {
         Ok(bytes)
     }
 
+    /// Makes the overlay a layer that other disks can lie on ([`crate::DiskConfig::layer`]): writes its map beside it. For a disk
+    /// whose server has stopped.
+    ///
+    /// # Errors
+    /// What the host's files say; an overlay that itself lies on a layer is refused.
+    pub fn seal(&self) -> io::Result<()> {
+        self.storage.seal()
+    }
+
     /// The watched parts of the disk, as its base is laid out.
     #[must_use]
     pub fn regions(&self) -> &Regions {

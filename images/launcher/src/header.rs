@@ -9,6 +9,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::identity::Identity;
+
 /// The longest header line read, in bytes. Command and environment fit many times over.
 pub const MAX_LINE: u64 = 1 << 20;
 
@@ -18,6 +20,11 @@ pub const MAX_LINE: u64 = 1 << 20;
 pub enum Header {
     /// Write the bytes that follow, then run the command.
     Task(Task),
+    /// Become a machine of your own, then say `ready`.
+    Identity {
+        /// Who.
+        identity: Identity,
+    },
     /// Write everything to the disk and restart the machine.
     Reboot {
         /// Must be true.
@@ -125,6 +132,13 @@ mod tests {
     fn the_machine_is_restarted_or_switched_off() {
         assert_eq!(check("{\"reboot\":true}\n"), Some(Header::Reboot { reboot: true }));
         assert_eq!(check("{\"poweroff\":true}\n"), Some(Header::Poweroff { poweroff: true }));
+    }
+
+    #[test]
+    fn an_identity_is_read() {
+        let line = r#"{"identity":{"seed":"00","now_ns":5,"machine_id":"ab","host_name":"h","mac":"52"}}"#;
+        let Some(Header::Identity { identity }) = check(&format!("{line}\n")) else { panic!("no identity") };
+        assert_eq!((identity.now_ns, identity.host_name.as_str()), (5, "h"));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! the task ended. Everything LAVA knows of the task it knows from outside.
 //!
 //! Over the virtio-serial port `lava.task` it says `{"ready":1}`, then serves one header after the other
-//! ([`header::Header`]): a task with its bytes, or a request to restart or to switch off. The task is this process's
+//! ([`header::Header`]): a task with its bytes, a request to restart or to switch off, or the identity a clone takes on. The task is this process's
 //! direct child, by one fork and one exec, so that from outside the first exec of that child is the task's own.
 //!
 //! Limits: one task at a time, on one port; a malformed header is answered with an error, and the rest of its bytes
@@ -12,6 +12,7 @@
 #![deny(unsafe_code)]
 
 mod header;
+mod identity;
 mod port;
 mod serve;
 mod task;

@@ -3,6 +3,7 @@
 use std::io::{self, BufReader, Read, Write};
 
 use crate::header::{self, Header, HeaderError, Task};
+use crate::identity::Identity;
 
 /// How a task ended, or why it could not start.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub trait System {
     ///
     /// Errors are those of the port alone; what fails in the guest is an [`Outcome::Error`].
     fn run(&self, task: &Task, bytes: &mut dyn Read) -> io::Result<Outcome>;
+    /// Makes the machine one of its own.
+    fn identify(&self, identity: &Identity) -> Result<(), String>;
     /// Restarts the machine.
     fn reboot(&self);
     /// Switches the machine off.
@@ -46,6 +49,10 @@ where
                 }
                 say(port, &outcome.to_json())?;
             }
+            Ok(Some(Header::Identity { identity })) => match system.identify(&identity) {
+                Ok(()) => say(port, &serde_json::json!({"ready": 1}))?,
+                Err(why) => say(port, &Outcome::Error(format!("the clone's identity: {why}")).to_json())?,
+            },
             Ok(Some(Header::Reboot { reboot: true })) => system.reboot(),
             Ok(Some(Header::Poweroff { poweroff: true })) => system.power_off(),
             Ok(Some(Header::Reboot { .. } | Header::Poweroff { .. })) => {}
@@ -98,6 +105,10 @@ mod tests {
             self.seen.borrow_mut().push(format!("{} {text}", task.name));
             Ok(if task.name == "killed" { Outcome::Signal(9) } else { Outcome::Exit(3) })
         }
+        fn identify(&self, identity: &Identity) -> Result<(), String> {
+            self.seen.borrow_mut().push(identity.host_name.clone());
+            if identity.seed.is_empty() { Err("no seed".into()) } else { Ok(()) }
+        }
         fn reboot(&self) {
             self.seen.borrow_mut().push("reboot".into());
         }
@@ -127,6 +138,16 @@ mod tests {
         let (seen, answers) = check(input.as_bytes());
         assert_eq!(seen, ["one {\"r\"}\n", "killed ab", "reboot"]);
         assert_eq!(answers, ["{\"ready\":1}", "{\"exit\":3}", "{\"signal\":9}"]);
+    }
+
+    #[test]
+    fn an_identity_is_answered() {
+        let line = |seed| {
+            format!(r#"{{"identity":{{"seed":"{seed}","now_ns":5,"machine_id":"ab","host_name":"h","mac":"52"}}}}"#)
+        };
+        let (seen, answers) = check(format!("{}\n{}\n", line("00"), line("")).as_bytes());
+        assert_eq!(seen, ["h", "h"]);
+        assert_eq!(answers, ["{\"ready\":1}", "{\"ready\":1}", "{\"error\":\"the clone's identity: no seed\"}"]);
     }
 
     #[test]

@@ -74,6 +74,7 @@ pub fn image() -> Vec<u8> {
 pub fn config(folder: &Path) -> DiskConfig {
     DiskConfig {
         name: "vda".to_owned(),
+        layer: None,
         base: folder.join("base"),
         overlay: folder.join("overlay"),
         socket: folder.join("socket"),
