@@ -26,6 +26,9 @@ pub enum Kind {
         #[serde(default)]
         flags: u64,
     },
+    /// The acting process was there already when watching began (a clone's, or a restored machine's).
+    #[serde(rename = "process.existing")]
+    ProcessExisting {},
     /// The acting process became another program. `process.exe` is already the new one.
     #[serde(rename = "process.exec")]
     ProcessExec {
@@ -612,10 +615,24 @@ pub enum Kind {
     VmIntrospection {
         /// KASLR slide, bytes.
         slide: u64,
+        /// Where the kernel has all RAM mapped (`page_offset_base`).
+        #[serde(default)]
+        direct_map: u64,
+        /// What the kernel image was moved by in physical memory (`phys_base`).
+        #[serde(default)]
+        phys_base: u64,
         /// Hooks set, by the kernel function's name.
         hooks: Vec<String>,
         /// What could not be hooked, and why.
         missing: Vec<String>,
+    },
+    /// The micro-VM is a clone of a template, and goes on where that was saved.
+    #[serde(rename = "vm.cloned")]
+    VmCloned {
+        /// The template.
+        template: String,
+        /// How long restoring it took, ns.
+        restored_ns: u64,
     },
     /// The task was handed to the guest.
     #[serde(rename = "vm.task")]
@@ -720,6 +737,7 @@ macro_rules! names {
 
 names! {
     ProcessFork = "process.fork",
+    ProcessExisting = "process.existing",
     ProcessExec = "process.exec",
     ProcessExit = "process.exit",
     ProcessCredentials = "process.credentials",
@@ -770,6 +788,7 @@ names! {
     ApiCall = "api.call",
     VmStarted = "vm.started",
     VmIntrospection = "vm.introspection",
+    VmCloned = "vm.cloned",
     VmTask = "vm.task",
     VmTaskExit = "vm.task_exit",
     VmReset = "vm.reset",

@@ -60,6 +60,7 @@ impl Kind {
             Self::ProcessFork { child, thread, .. } => {
                 format!("{} {child}", if *thread { "new thread" } else { "forks" })
             }
+            Self::ProcessExisting {} => "is there already".to_owned(),
             Self::ProcessExec { path, argv, .. } => {
                 format!("runs {path}: {}", argv.iter().take(40).map(ToString::to_string).collect::<Vec<_>>().join(" "))
             }
@@ -204,6 +205,9 @@ impl Kind {
             Self::VmStarted { qemu, kernel } => format!("micro-VM runs: QEMU {qemu}, kernel {kernel}"),
             Self::VmIntrospection { hooks, missing, .. } => {
                 format!("watching from outside: {} hooks, {} missing", hooks.len(), missing.len())
+            }
+            Self::VmCloned { template, restored_ns } => {
+                format!("micro-VM cloned from {template} in {} ms", restored_ns / 1_000_000)
             }
             Self::VmTask { command, .. } => format!("task handed over: {}", command.join(" ")),
             Self::VmTaskExit { error: Some(error), .. } => format!("task could not be started: {error}"),

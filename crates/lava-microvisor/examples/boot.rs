@@ -37,11 +37,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         api_trace: false,
         session_dir,
         runtime_dir: format!("/dev/shm/lava-boot-{id}").into(),
+        template: None,
         boot_timeout: Duration::from_secs(120),
         timeout: Duration::from_secs(60),
     };
     let reboot = std::env::var_os("REBOOT").is_some();
-    let options = Options { reboot, linger: Duration::from_secs(1), console: true };
+    let options = Options { reboot, linger: Duration::from_secs(1), console: true, save_to: None };
     let (items, handle) = Session::run(spec, task, options)?;
     for item in &items {
         match item {

@@ -4,12 +4,13 @@
 //! * [`qemu`]: finding QEMU, its command line, its process, which never outlives the supervisor.
 //! * [`qmp`]: speaking with it.
 //! * [`stream`]: the tap's rings, the disk, the network and the microvisor itself merged into ONE ordered stream.
+//! * [`template`]: guests that have booted, saved, and cloned in a blink.
 //! * [`Session`]: one run of one task, start to end.
 //!
 //! *Boundary:* everything that comes from QEMU's process or from the guest is hostile: lengths are bounded, and what
 //! makes no sense is an event (`vm.gap`) or is ignored, never a panic.
 //!
-//! Limits: TCG only; one task per micro-VM; no templates and clones yet.
+//! Limits: TCG only; one task per micro-VM.
 #![forbid(unsafe_code)]
 
 pub mod machine;
@@ -17,11 +18,13 @@ pub mod profile;
 pub mod qemu;
 pub mod qmp;
 pub mod stream;
+pub mod template;
 
 pub use machine::{Handle, MachineError, MachineReport, MachineSpec, Options, Session, Task};
 pub use profile::{Profile, ProfileError, Profiles};
 pub use qemu::{Qemu, QemuError, Version};
 pub use stream::{Item, Items, Reply};
+pub use template::{KernelPlace, Template, TemplateError, TemplateParts, TemplateStore};
 
 /// Locks; a thread that died while it held the lock left nothing half-done that matters here.
 fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -178,6 +178,52 @@ impl Qmp {
         self.execute("cont", None).map(drop)
     }
 
+    /// Stops the machine and writes the state of its devices to `file`; memory that is a shared file is not written.
+    ///
+    /// # Errors
+    /// As [`Qmp::execute`], or if QEMU could not write it.
+    pub fn save(&mut self, file: &Path) -> Result<(), QmpError> {
+        self.stop()?;
+        self.ignore_shared()?;
+        self.execute("migrate", Some(json!({ "uri": uri(file) })))?;
+        self.migrated("migrate")
+    }
+
+    /// Reads what [`Qmp::save`] wrote into a machine that was started to wait for it, and lets it run.
+    ///
+    /// # Errors
+    /// As [`Qmp::execute`], or if QEMU could not read it.
+    pub fn restore(&mut self, file: &Path) -> Result<(), QmpError> {
+        self.ignore_shared()?;
+        self.execute("migrate-incoming", Some(json!({ "uri": uri(file) })))?;
+        self.migrated("migrate-incoming")?;
+        self.cont()
+    }
+
+    fn ignore_shared(&mut self) -> Result<(), QmpError> {
+        let on = json!({ "capabilities": [{ "capability": "x-ignore-shared", "state": true }] });
+        self.execute("migrate-set-capabilities", Some(on)).map(drop)
+    }
+
+    fn migrated(&mut self, command: &str) -> Result<(), QmpError> {
+        let deadline = Instant::now() + self.limit;
+        loop {
+            let told = self.execute("query-migrate", None)?;
+            match told.get("status").and_then(Value::as_str) {
+                Some("completed") => return Ok(()),
+                Some("failed" | "cancelled") => {
+                    let why = told.get("error-desc").and_then(Value::as_str).unwrap_or("no reason given");
+                    let why = why.chars().take(300).collect();
+                    return Err(QmpError::Refused { command: command.to_owned(), why });
+                }
+                _ if Instant::now() >= deadline => {
+                    return Err(QmpError::Timeout { command: command.to_owned(), limit: self.limit });
+                }
+                _ => std::thread::sleep(Duration::from_millis(2)),
+            }
+        }
+    }
+
     /// `running`, `paused`, `shutdown`...
     ///
     /// # Errors
@@ -193,6 +239,11 @@ impl Drop for Qmp {
         // Ends the reading thread; QEMU may have hung up already.
         let _ = self.stream.shutdown(std::net::Shutdown::Both);
     }
+}
+
+/// QEMU's address for a file.
+fn uri(file: &Path) -> String {
+    format!("file:{}", file.display())
 }
 
 /// Connects to a socket that QEMU is about to make.

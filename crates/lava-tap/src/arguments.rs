@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::memory::Placement;
+
 /// What the supervisor tells the tap.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Arguments {
@@ -17,6 +19,8 @@ pub struct Arguments {
     pub launcher: String,
     /// Whether every system call is told.
     pub api: bool,
+    /// Where the kernel lies, if it runs already (a clone, a restored machine).
+    pub placement: Option<Placement>,
 }
 
 impl Arguments {
@@ -24,6 +28,9 @@ impl Arguments {
     pub fn parse<'a>(words: impl Iterator<Item = &'a str>) -> Result<Self, String> {
         let (mut ring, mut kernel, mut origin_ns) = (None, None, 0);
         let (mut ram, mut launcher, mut api) = (None, String::new(), false);
+        let (mut slide, mut direct_map, mut phys_base) = (None, None, None);
+        let number =
+            |word: &str, value: &str| value.parse::<u64>().map(Some).map_err(|_| format!("`{word}` is no number"));
         for word in words {
             match word.split_once('=') {
                 Some(("ring", value)) => ring = Some(PathBuf::from(value)),
@@ -33,10 +40,13 @@ impl Arguments {
                 }
                 Some(("ram", value)) => ram = Some(value.to_owned()),
                 Some(("launcher", value)) => launcher = value.to_owned(),
+                Some(("slide", value)) => slide = number(word, value)?,
+                Some(("direct", value)) => direct_map = number(word, value)?,
+                Some(("phys", value)) => phys_base = number(word, value)?,
                 // QEMU writes a word without value as `word=on`.
                 Some(("api", "on")) => api = true,
                 _ => {
-                    let takes = "ring=, kernel=, origin=, ram=, launcher=, api=on";
+                    let takes = "ring=, kernel=, origin=, ram=, launcher=, api=on, slide=, direct=, phys=";
                     return Err(format!("`{word}` is no argument of the tap; it takes {takes}"));
                 }
             }
@@ -48,6 +58,11 @@ impl Arguments {
             ram,
             launcher,
             api,
+            placement: match (slide, direct_map, phys_base) {
+                (Some(slide), Some(direct_map), Some(phys_base)) => Some(Placement { slide, direct_map, phys_base }),
+                (None, None, None) => None,
+                _ => return Err("slide=, direct= and phys= belong together".into()),
+            },
         })
     }
 }
@@ -58,12 +73,20 @@ mod tests {
 
     #[test]
     fn words() {
-        let words = ["ring=/a", "kernel=/b=c", "origin=7", "ram=/r", "launcher=/l", "api=on"];
+        let words =
+            ["ring=/a", "kernel=/b=c", "origin=7", "ram=/r", "launcher=/l", "api=on", "slide=1", "direct=2", "phys=3"];
         let parsed = Arguments::parse(words.into_iter()).unwrap();
         let (ring, kernel) = ("/a".into(), "/b=c".into());
+        let placement = Some(Placement { slide: 1, direct_map: 2, phys_base: 3 });
         let (ram, launcher) = (Some("/r".into()), "/l".into());
-        assert_eq!(parsed, Arguments { ring, kernel, origin_ns: 7, ram, launcher, api: true });
-        for wrong in [&["ring=/a"][..], &["kernel=/b"], &["ring=/a", "kernel=/b", "origin=x"], &["speed=3"]] {
+        assert_eq!(parsed, Arguments { ring, kernel, origin_ns: 7, ram, launcher, api: true, placement });
+        for wrong in [
+            &["ring=/a"][..],
+            &["kernel=/b"],
+            &["ring=/a", "kernel=/b", "origin=x"],
+            &["speed=3"],
+            &["ring=/a", "kernel=/b", "slide=1"],
+        ] {
             assert!(Arguments::parse(wrong.iter().copied()).is_err(), "{wrong:?}");
         }
     }

@@ -60,6 +60,14 @@ pub struct Placement {
 const START_KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
 const KERNEL_IMAGE_SIZE: u64 = 1 << 30;
 
+impl Placement {
+    /// Guest physical address of an address within the kernel's image.
+    pub fn image(&self, address: u64) -> Option<u64> {
+        let image = address.wrapping_sub(START_KERNEL_MAP);
+        (image < KERNEL_IMAGE_SIZE).then(|| image.wrapping_add(self.phys_base))
+    }
+}
+
 /// Memory of the current vCPU. Exists only inside a callback of that vCPU.
 ///
 /// The direct map and the kernel's image are read in RAM at once; other addresses (stacks, modules, user space) after a page walk
@@ -79,11 +87,10 @@ impl VcpuMemory<'_> {
     pub fn physical(&self, address: u64) -> Option<u64> {
         let ram = self.ram?;
         if let Some(placement) = self.placement {
-            let image = address.wrapping_sub(START_KERNEL_MAP);
-            let direct = address.wrapping_sub(placement.direct_map);
-            if image < KERNEL_IMAGE_SIZE {
-                return Some(image.wrapping_add(placement.phys_base));
+            if let Some(image) = placement.image(address) {
+                return Some(image);
             }
+            let direct = address.wrapping_sub(placement.direct_map);
             if direct < ram.size().saturating_add(4 << 30) {
                 return Some(direct);
             }

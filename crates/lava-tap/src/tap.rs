@@ -4,13 +4,13 @@ use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 use lava_event::{GapCause, GuestText, Kind, Process, ProcessKey, ProcessRef, Source};
 use lava_guest::kernel::Kernel;
 use lava_guest::layout::Layout;
-use lava_guest::memory::{Unreadable, Virtual};
+use lava_guest::memory::{Physical, Unreadable, Virtual};
 
 use crate::api::{self, Instruction, PluginId, TranslationBlock};
 use crate::arguments::Arguments;
@@ -118,6 +118,10 @@ pub struct Tap {
     direct_map: AtomicU64,
     phys_base: AtomicU64,
     returns: Returns,
+    /// Where a kernel lies that runs already, until it was looked at.
+    running: Mutex<Option<Placement>>,
+    /// The tasks of such a kernel are still to be told.
+    untold: AtomicBool,
     pub exes: Exes,
     pub open_files: OpenFiles,
     pub offsets: hooks::Offsets,
@@ -208,6 +212,8 @@ impl Tap {
             ram: OnceLock::new(),
             direct_map: AtomicU64::new(0),
             phys_base: AtomicU64::new(0),
+            running: Mutex::new(arguments.placement),
+            untold: AtomicBool::new(false),
             returns: Returns::new(returns::of_hooks(&returning, &found)),
             page_offset_base: address("page_offset_base")?,
             phys_base_address: address("phys_base")?,
@@ -243,6 +249,9 @@ impl Tap {
         }
         if start >> 63 == 0 {
             return;
+        }
+        if self.slide.load(Ordering::Relaxed) == UNKNOWN {
+            self.look_at_running();
         }
         let slide = self.slide.load(Ordering::Acquire);
         for index in 0..count {
@@ -304,6 +313,9 @@ impl Tap {
         }
         if slide == UNKNOWN {
             return;
+        }
+        if self.untold.load(Ordering::Relaxed) && self.untold.swap(false, Ordering::AcqRel) {
+            self.tell_existing(&context(&[]));
         }
         match point {
             Point::Hook(number) => {
@@ -371,11 +383,57 @@ impl Tap {
             return;
         }
         self.forget_kernel();
+        self.found(context.vcpu, Placement { slide, direct_map, phys_base });
+    }
+
+    /// The running kernel was found.
+    fn found(&self, vcpu: u32, Placement { slide, direct_map, phys_base }: Placement) {
         self.direct_map.store(direct_map, Ordering::Relaxed);
         self.phys_base.store(phys_base, Ordering::Relaxed);
         self.slide.store(slide, Ordering::Release);
         let hooks = self.hooks.iter().map(|hook| hook.name.to_owned()).collect();
-        self.emitter.emit(context.vcpu, None, Kind::VmIntrospection { slide, hooks, missing: self.missing.clone() });
+        let missing = self.missing.clone();
+        self.emitter.emit(vcpu, None, Kind::VmIntrospection { slide, direct_map, phys_base, hooks, missing });
+    }
+
+    /// A kernel that runs already is where we were told, if its banner is there.
+    fn look_at_running(&self) {
+        let Some(placement) = self.running.lock().ok().and_then(|mut running| running.take()) else { return };
+        let banner = self.kernel.banner.as_bytes();
+        let mut found = vec![0; banner.len()];
+        let at = Placement::image(&placement, self.banner_address.wrapping_add(placement.slide));
+        match self.ram().zip(at).map(|(ram, gpa)| ram.read(gpa, &mut found)) {
+            Some(Ok(())) if found == banner => {
+                self.untold.store(true, Ordering::Release);
+                self.found(0, placement);
+            }
+            _ => eprintln!("lava-tap: the kernel is not where the template says: nothing will be seen until a restart"),
+        }
+    }
+
+    /// Tells the tasks that were there before the tap.
+    fn tell_existing(&self, context: &Context<'_>) {
+        /// More are not followed: a list that a hostile kernel has tied into a ring ends here.
+        const MAX_TASKS: usize = 32 * 1024;
+        let (memory, list) = (context.memory(), self.layout.task.tasks);
+        let Some(first) = self.kernel.symbols.address("init_task") else { return };
+        let first = first.wrapping_add(context.slide);
+        let mut task = first;
+        for _ in 0..MAX_TASKS {
+            let next = memory.pointer(task.wrapping_add(list)).map(|next| next.wrapping_sub(list));
+            let read = next.and_then(|next| {
+                task = next;
+                lava_guest::linux::read_task(&memory, &self.layout, next)
+            });
+            match read {
+                _ if task == first => return,
+                Ok(found) => {
+                    let process = Some(context.process(&found));
+                    self.emitter.emit(context.vcpu, process, Kind::ProcessExisting {});
+                }
+                Err(unreadable) => return self.told(context, "the list of tasks", Err(unreadable)),
+            }
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod places;
 mod prepare;
 mod run;
 mod show;
+mod template;
 mod terminal;
 
 use std::path::PathBuf;
@@ -50,6 +51,9 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
+    /// Make, list, show and remove templates: guests that have booted, from which micro-VMs are cloned.
+    #[command(subcommand)]
+    Template(template::Command),
     /// List the recorded sessions.
     Sessions {
         /// Folder of sessions, if not the usual one.
@@ -83,6 +87,7 @@ fn main() -> ExitCode {
         Command::Events { session, kind, format, out } => {
             show::events(&session, kind.as_deref(), format, out.as_deref()).map(|()| CLEAN)
         }
+        Command::Template(command) => template::command(&command).map(|()| CLEAN),
         Command::Sessions { out } => show::sessions(out.as_deref()).map(|()| CLEAN),
         Command::Doctor => doctor::run(),
     };

@@ -74,6 +74,11 @@ pub fn profile(wanted: Option<&str>, task: &TaskFile) -> Result<Profile> {
     }
 }
 
+/// The profile of this name or file, where there is no task yet.
+pub fn profile_named(wanted: &str) -> Result<Profile> {
+    profile(Some(wanted), &TaskFile { name: String::new(), sha256: Sha256::default(), content: Vec::new() })
+}
+
 fn names(profiles: &Profiles) -> String {
     let mut names: Vec<_> = profiles.iter().map(|profile| profile.name.as_str()).collect();
     names.dedup();

@@ -11,15 +11,16 @@ use lava_microvisor::{Handle, Item, Items, MachineReport, MachineSpec, Options, 
 
 use crate::pipeline::Pipeline;
 use crate::prepare::{self, Guest, TaskFile};
+use crate::template;
 use crate::terminal::{self, Live, Style};
 use crate::{CLEAN, FAILED, Format, THREAT, places};
 
 /// How long a guest may take to start: under emulation on a busy machine that is long.
-const BOOT_TIMEOUT: Duration = Duration::from_secs(240);
+pub const BOOT_TIMEOUT: Duration = Duration::from_secs(240);
 /// How long to watch on after the task's end.
 const LINGER: Duration = Duration::from_secs(3);
 /// vCPUs of a micro-VM.
-const VCPUS: u32 = 2;
+pub const VCPUS: u32 = 2;
 
 /// What is told besides the semantic events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -54,6 +55,9 @@ pub struct Run {
     /// Send the task's own output to the guest's console, which is kept as console.log.
     #[arg(long)]
     console: bool,
+    /// Boot the guest instead of cloning a template that has booted: slower, and the boot is seen too.
+    #[arg(long)]
+    boot: bool,
     /// Tell more than the semantic events: `api` tells every system call.
     #[arg(long, value_enum, value_name = "WHAT")]
     trace: Option<Trace>,
@@ -81,6 +85,12 @@ impl Run {
         let qemu = lava_microvisor::qemu::find()?;
         let tap = places::tap()?;
 
+        let live = Live::new(self.format == Format::Jsonl);
+        let template = match self.boot {
+            true => None,
+            false => Some(template::ensure(&profile, &guest, self.disk.as_deref(), &|text| live.progress(text))?),
+        };
+
         let id = SessionId(ulid::Ulid::new().to_string());
         let mut manifest = self.manifest(&id, &task, &profile, &guest);
         manifest.policy = PolicyFacts { name: policy.name().to_owned(), sha256: Some(policy_hash) };
@@ -88,10 +98,10 @@ impl Run {
         manifest.tap = std::fs::read(&tap).ok().map(|bytes| Sha256::of(&bytes));
         let mut evidence = SessionWriter::create(&places::sessions(self.out.as_deref())?, &id, manifest)?;
 
-        let live = Live::new(self.format == Format::Jsonl);
-        live.progress(&format!("session {id}: opening {} as {} (the guest boots first)", task.name, profile.name));
-        let spec = self.machine(&id, evidence.dir(), &guest, &profile, tap);
-        let options = Options { reboot: self.reboot, linger: LINGER, console: self.console };
+        let how = if self.boot { " (the guest boots first)" } else { "" };
+        live.progress(&format!("session {id}: opening {} as {}{how}", task.name, profile.name));
+        let spec = MachineSpec { template, ..self.machine(&id, evidence.dir(), &guest, &profile, tap) };
+        let options = Options { reboot: self.reboot, linger: LINGER, console: self.console, save_to: None };
         let task = Task { name: task.name, content: task.content, profile };
         let mut pipeline = Pipeline::new(policy);
         let (ended, report) = match Session::run(spec, Some(task), options) {
@@ -124,6 +134,7 @@ impl Run {
             ("kernel", self.kernel.clone()),
             ("timeout", self.timeout.to_string()),
             ("reboot", self.reboot.to_string()),
+            ("boot", self.boot.to_string()),
             ("disk", self.disk.as_ref().map(|disk| disk.display().to_string()).unwrap_or_default()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
@@ -144,6 +155,7 @@ impl Run {
             api_trace: self.trace == Some(Trace::Api),
             session_dir: dir.to_path_buf(),
             runtime_dir: PathBuf::from(format!("/dev/shm/lava-{id}")),
+            template: None,
             boot_timeout: BOOT_TIMEOUT,
             timeout: Duration::from_secs(self.timeout),
         }
@@ -262,6 +274,6 @@ impl Run {
 }
 
 /// RFC 3339, UTC.
-fn now() -> String {
+pub fn now() -> String {
     jiff::Timestamp::now().to_string()
 }

@@ -5,17 +5,19 @@
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{RecvTimeoutError, Sender};
 use lava_event::{Artifact, Event, GuestText, Kind, Outlet, Produced, Source};
 use serde_json::json;
 
 use super::port::{self, Said};
-use super::setup::{Machine, mbr};
+use super::setup::{Machine, mbr, random};
 use super::{MachineReport, MachineSpec, Options, Task};
-use crate::qmp::{Qmp, QmpEvent, dial};
+use crate::qmp::{Qmp, QmpError, QmpEvent, dial};
 use crate::stream::{Ending, Trouble};
+use crate::template::copy_sparse;
 
 /// For QEMU to open its sockets, and to answer.
 const QEMU: Duration = Duration::from_secs(20);
@@ -68,6 +70,8 @@ struct Life {
     last_reset: Option<Instant>,
     guest_went: bool,
     task_runs: bool,
+    /// The machine was stopped and saved: it cannot be asked to go.
+    saved: bool,
 }
 
 pub(super) fn live(machine: Machine, spec: &MachineSpec, task: Option<&Task>, options: &Options) -> MachineReport {
@@ -79,22 +83,30 @@ pub(super) fn live(machine: Machine, spec: &MachineSpec, task: Option<&Task>, op
         last_reset: None,
         guest_went: false,
         task_runs: false,
+        saved: false,
     };
+    life.machine.save_to = options.save_to.as_ref().map(|_| life.machine.qmp.with_file_name("state"));
     let end = match life.play(spec, task, options) {
         Ok(()) => End::new("finished", None, true),
         Err(end) => end,
     };
-    life.finish(end)
+    life.finish(end, options)
 }
 
 impl Life {
     fn play(&mut self, spec: &MachineSpec, task: Option<&Task>, options: &Options) -> Result<(), End> {
         self.connect()?;
+        if let Some(state) = self.machine.state.take() {
+            self.restore(&state, spec)?;
+        }
         self.machine.report.ready_ns = Some(self.ready(spec.boot_timeout)?);
         if let Some(task) = task {
             self.run_task(spec, task, options)?;
         }
         self.linger(options.linger)?;
+        if options.save_to.is_some() {
+            return self.save();
+        }
         if options.reboot {
             self.reboot(spec.boot_timeout)?;
             self.linger(options.linger)?;
@@ -123,6 +135,36 @@ impl Life {
         });
         self.port = Some(port);
         reader.map_err(|error| End::new("crashed", Some(format!("the task port: {error}")), true))
+    }
+
+    /// Brings a clone to where its template was saved, makes it one of its own, and lets it go on.
+    fn restore(&mut self, state: &Path, spec: &MachineSpec) -> Result<(), End> {
+        let begun = self.machine.feeder.now_ns();
+        self.with_qmp("restore the template", |qmp| qmp.restore(state))?;
+        let name = spec.template.as_ref().map(|template| template.parts.name()).unwrap_or_default();
+        let restored_ns = self.machine.feeder.now_ns().saturating_sub(begun);
+        self.machine.feeder.tell(Kind::VmCloned { template: name, restored_ns });
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let serial = hex(&random::<3>());
+        let identity = json!({ "identity": {
+            "seed": hex(&random::<64>()), "machine_id": hex(&random::<16>()), "host_name": format!("workstation-{serial}"),
+            "mac": hex(&self.machine.mac), "now_ns": u64::try_from(now.as_nanos()).unwrap_or(0),
+        } });
+        self.say(&identity, &[])
+    }
+
+    /// Stops the machine and has QEMU write its devices' state. The memory lies in a file already.
+    fn save(&mut self) -> Result<(), End> {
+        let state = self.machine.save_to.clone().unwrap_or_default();
+        self.with_qmp("save the template", |qmp| qmp.save(&state))?;
+        self.saved = true;
+        Ok(())
+    }
+
+    fn with_qmp(&mut self, what: &str, act: impl FnOnce(&mut Qmp) -> Result<(), QmpError>) -> Result<(), End> {
+        let done = self.qmp.as_mut().map_or(Ok(()), act);
+        done.map_err(|error| self.crashed(&format!("cannot {what}: {error}")))
     }
 
     /// QEMU is gone or does not answer.
@@ -301,14 +343,19 @@ impl Life {
         let deadline = Instant::now() + if up { DOWN } else { Duration::from_secs(2) };
         while matches!(self.next(deadline), Ok(Next::Said(_) | Next::Reset)) {}
         if self.machine.process.status().is_none() && !self.guest_went {
-            let _ = self.qmp.as_mut().map(Qmp::quit);
+            return self.quit();
         }
         self.machine.process.wait(QEMU).is_some_and(|status| status.success())
     }
 
-    fn finish(mut self, end: End) -> MachineReport {
+    fn quit(&mut self) -> bool {
+        let _ = self.qmp.as_mut().map(Qmp::quit);
+        self.machine.process.wait(QEMU).is_some_and(|status| status.success())
+    }
+
+    fn finish(mut self, end: End, options: &Options) -> MachineReport {
         let mut end = end;
-        let mut orderly = end.asked && self.ask_to_go();
+        let mut orderly = end.asked && if self.saved { self.quit() } else { self.ask_to_go() };
         if end.asked && !orderly {
             self.fault("QEMU did not end when asked to, or not well".to_owned());
         }
@@ -321,7 +368,18 @@ impl Life {
         self.port = None;
         self.qmp = None;
         let Machine {
-            process, disks, net, feeder, merger, happened, happenings, mut report, _runtime: runtime, ..
+            process,
+            disks,
+            net,
+            feeder,
+            merger,
+            happened,
+            happenings,
+            mut report,
+            ram,
+            save_to,
+            _runtime: runtime,
+            ..
         } = self.machine;
         // Threads that still have something to tell find nobody, and end.
         drop((process, happened, happenings));
@@ -334,6 +392,11 @@ impl Life {
         report.net = net.stop();
         report.faults.extend(report.net.fault.iter().map(|fault| format!("network: {fault}")));
         report.mbr_sha256_after = mbr(&report.disks);
+        if let (true, Some(folder)) = (self.saved && orderly, options.save_to.as_deref())
+            && let Err(error) = keep(folder, &ram, save_to.as_deref(), &report)
+        {
+            report.faults.push(format!("the template could not be kept in {}: {error}", folder.display()));
+        }
         drop(runtime);
         let (reason, detail) = (end.reason, end.detail.take());
         feeder.end(Ending {
@@ -353,6 +416,18 @@ impl Life {
         (report.reason, report.detail) = (reason, detail);
         report
     }
+}
+
+/// Puts what a template is made of into its folder.
+fn keep(folder: &Path, ram: &Path, state: Option<&Path>, report: &MachineReport) -> std::io::Result<()> {
+    for disk in &report.disks {
+        disk.seal()?;
+    }
+    copy_sparse(ram, &folder.join("ram"))?;
+    if let Some(state) = state {
+        std::fs::copy(state, folder.join("state"))?;
+    }
+    Ok(())
 }
 
 fn listen(from: UnixStream, tell: Sender<Happening>) -> std::io::Result<()> {

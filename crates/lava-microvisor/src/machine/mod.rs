@@ -31,6 +31,7 @@ use lava_ring::RingError;
 use crate::profile::Profile;
 use crate::qemu::QemuError;
 use crate::stream::{Items, QUEUE};
+use crate::template::Template;
 use life::Happening;
 
 /// Where the image has its launcher (`lava-image` puts it there).
@@ -62,6 +63,8 @@ pub struct MachineSpec {
     /// A folder to make, on tmpfs and with a short path (`/dev/shm/lava-...`), for memory and sockets. It is removed at
     /// the end. Its parents must be passable for everybody if LAVA runs as root.
     pub runtime_dir: PathBuf,
+    /// Clone this template instead of booting. Image, disks, memory and vCPUs must be those it was made from.
+    pub template: Option<Template>,
     /// How long the guest may take until its launcher is ready.
     pub boot_timeout: Duration,
     /// How long the task may take.
@@ -88,6 +91,9 @@ pub struct Options {
     pub linger: Duration,
     /// Send the task's output to the console.
     pub console: bool,
+    /// Make a template of the machine once the task has ended: its files go into this folder, which exists. The session ends then;
+    /// disks are sealed by [`Handle::wait`]'s report, RAM and state lie in the folder.
+    pub save_to: Option<PathBuf>,
 }
 
 /// Why a machine could not be started.

@@ -23,7 +23,7 @@ use crate::stream::{Feeder, Item, Merger, QUEUE, Summary, Trouble};
 
 /// Room of one vCPU's ring, bytes: some ten thousand events.
 const RING: usize = 4 << 20;
-/// Locally administered, QEMU's prefix.
+/// Locally administered, QEMU's prefix: what the card is made with. A clone's guest takes another of its own.
 const MAC: [u8; 6] = [0x52, 0x54, 0x00, 0x77, 0x00, 0x02];
 /// Left over on the tmpfs for rings and sockets, MiB.
 const SPARE_MIB: u64 = 64;
@@ -76,6 +76,13 @@ pub(super) struct Machine {
     pub happened: Receiver<Happening>,
     pub qmp: PathBuf,
     pub port: PathBuf,
+    pub ram: PathBuf,
+    /// Clone: where QEMU finds the devices' state.
+    pub state: Option<PathBuf>,
+    /// Where QEMU may write what is to be saved.
+    pub save_to: Option<PathBuf>,
+    /// The guest's network address.
+    pub mac: [u8; 6],
     pub report: MachineReport,
     pub _runtime: Runtime,
 }
@@ -93,8 +100,19 @@ pub(super) fn set_up(
     let qemu = qemu::find()?;
     let user = choose_user();
     let runtime = Runtime::create(&spec.runtime_dir, user)?;
-    check_room(&runtime.path, u64::from(memory_mib) + SPARE_MIB)?;
-    let (tap, rings, inherited) = prepare_tap(spec, &runtime)?;
+    let (tap, rings, mut inherited) = prepare_tap(spec, &runtime)?;
+    let clone = match &spec.template {
+        Some(template) => {
+            let ram = Inherited::open(&template.ram(), runtime.user)?;
+            let state = Inherited::open(&template.state(), runtime.user)?;
+            let found = (template.ram(), ram.path.clone(), state.path.clone());
+            inherited.extend([ram, state]);
+            Some(found)
+        }
+        None => None,
+    };
+    // A clone's memory is private to QEMU and takes what the guest writes.
+    check_room(&runtime.path, SPARE_MIB + if clone.is_some() { 0 } else { u64::from(memory_mib) })?;
     let (inbox, messages) = bounded(QUEUE);
     let origin_ns = lava_ring::monotonic_ns();
     let feeder = Arc::new(Feeder::new(inbox, origin_ns));
@@ -104,19 +122,27 @@ pub(super) fn set_up(
     for (name, base) in [("vda", Some(&spec.image)), ("vdb", spec.scenario_disk.as_ref())] {
         let Some(base) = base else { continue };
         let (overlay, socket) = (spec.session_dir.join(format!("{name}.overlay")), runtime.at(name));
-        let config = DiskConfig { name: name.to_owned(), base: base.clone(), overlay, socket: socket.clone() };
+        let config = DiskConfig {
+            name: name.to_owned(),
+            base: base.clone(),
+            layer: spec.template.as_ref().map(|template| template.layer(name)),
+            overlay,
+            socket: socket.clone(),
+        };
         disks.push(DiskServer::start(config, Arc::clone(&outlet))?);
         runtime.give(&socket)?;
     }
     let capture = spec.session_dir.join("traffic.pcapng");
-    let net = NetConfig { socket: runtime.at("net"), capture, mac_of_guest: Some(MAC) };
+    let mac = if clone.is_some() { fresh_mac() } else { MAC };
+    let net = NetConfig { socket: runtime.at("net"), capture, mac_of_guest: Some(mac) };
     let net = NetServer::start(net, outlet)?;
     runtime.give(&runtime.at("net"))?;
 
     let layout = Layout {
         memory_mib,
         vcpus,
-        ram: runtime.at("ram"),
+        ram: clone.as_ref().map_or_else(|| runtime.at("ram"), |(ram, _, _)| ram.clone()),
+        clone_of: clone.as_ref().map(|(_, path, _)| path.clone()),
         disks: ["vda", "vdb"][..disks.len()].iter().map(|name| runtime.at(name)).collect(),
         net: runtime.at("net"),
         mac: MAC,
@@ -159,6 +185,10 @@ pub(super) fn set_up(
         happened,
         qmp: layout.qmp,
         port: layout.port,
+        ram: layout.ram,
+        state: clone.map(|(_, _, state)| state),
+        save_to: None,
+        mac,
         report,
         _runtime: runtime,
     })
@@ -179,8 +209,27 @@ fn prepare_tap(spec: &MachineSpec, runtime: &Runtime) -> Result<Prepared, Machin
         origin_ns: 0,
         launcher: spec.launcher.clone(),
         api: spec.api_trace,
+        place: spec.template.as_ref().map(|template| template.place),
     };
     Ok((Some(tap), Some(rings), vec![plugin, kernel]))
+}
+
+/// An address that no other clone has: locally administered, random.
+fn fresh_mac() -> [u8; 6] {
+    let mut mac = MAC;
+    mac[3..].copy_from_slice(&random::<3>());
+    mac
+}
+
+/// Bytes from the host's random generator.
+pub(super) fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    let mut done = 0;
+    while done < N {
+        // It waits only at the host's own boot, and is cut short only by a signal.
+        done += rustix::rand::getrandom(&mut bytes[done..], rustix::rand::GetRandomFlags::empty()).unwrap_or(0);
+    }
+    bytes
 }
 
 fn check_room(path: &Path, needed_mib: u64) -> Result<(), MachineError> {

@@ -72,6 +72,8 @@ struct Raw {
     #[serde(default)]
     jit: Vec<String>,
     #[serde(default)]
+    warm: Vec<String>,
+    #[serde(default)]
     priority: i32,
     #[serde(default)]
     scenario_disk: bool,
@@ -179,6 +181,7 @@ fn build(mut raw: Raw) -> Result<Vec<Profile>, String> {
             memory_mib: raw.memory_mib,
             hosts: raw.hosts.clone(),
             jit: raw.jit.clone(),
+            warm: raw.warm.clone(),
             priority: raw.priority,
             scenario_disk: raw.scenario_disk,
             recognise,

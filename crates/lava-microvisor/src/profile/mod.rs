@@ -40,6 +40,8 @@ pub struct Profile {
     pub hosts: Vec<String>,
     /// Names of the programs that make code as they run (JIT): executing memory without a file is normal for them.
     pub jit: Vec<String>,
+    /// A program, with arguments, that is run once in the profile's template, so that what it needs is in memory; may be empty.
+    pub warm: Vec<String>,
     /// The highest wins.
     pub priority: i32,
     /// It opens its tasks with programs that a second disk brings.

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::QemuError;
+use crate::template::KernelPlace;
 
 /// `sun_path` has 108 bytes, the last one NUL (unix(7)).
 const SOCKET_PATH: usize = 107;
@@ -16,7 +17,10 @@ const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resour
 pub(crate) struct Layout {
     pub memory_mib: u32,
     pub vcpus: u32,
+    /// The file behind the guest's memory.
     pub ram: PathBuf,
+    /// Clone: the memory is a template's (this path for QEMU to open), mapped privately, and the devices' state comes over QMP.
+    pub clone_of: Option<PathBuf>,
     /// NBD sockets of vda, vdb...
     pub disks: Vec<PathBuf>,
     pub net: PathBuf,
@@ -37,6 +41,8 @@ pub(crate) struct Tap {
     pub launcher: String,
     /// Whether every system call is told.
     pub api: bool,
+    /// Where the kernel lies, if it runs already.
+    pub place: Option<KernelPlace>,
 }
 
 impl Layout {
@@ -52,7 +58,15 @@ impl Layout {
         out.option("-M", "q35,memory-backend=m0,vmport=off").option("-accel", "tcg,thread=multi");
         out.option("-cpu", "max,la57=off").option("-smp", self.vcpus).option("-m", format!("{}M", self.memory_mib));
         let (size, ram) = (self.ram_size(), text(&self.ram)?);
-        out.option("-object", format!("memory-backend-file,id=m0,size={size},mem-path={ram},share=on"));
+        match &self.clone_of {
+            None => out.option("-object", format!("memory-backend-file,id=m0,size={size},mem-path={ram},share=on")),
+            Some(path) => {
+                let path = text(path)?;
+                let private = "share=off,readonly=on,rom=off";
+                let object = format!("memory-backend-file,id=m0,size={size},mem-path={path},{private}");
+                out.option("-object", object).option("-incoming", "defer").flag("-S")
+            }
+        };
         // QEMU's standard output is a pipe to us: the console's length is bounded there, and QEMU opens no file for it.
         out.option("-chardev", "stdio,id=console,signal=off").option("-serial", "chardev:console");
         out.option("-device", "virtio-rng-pci").option("-device", "virtio-serial-pci");
@@ -89,7 +103,12 @@ impl Tap {
         let launcher = text(Path::new(&self.launcher))?;
         let api = if self.api { ",api=on" } else { "" };
         let origin = self.origin_ns;
-        Ok(format!("file={plugin},ring={ring},kernel={kernel},origin={origin},ram={ram},launcher={launcher}{api}"))
+        let place = self.place.map_or(String::new(), |place| {
+            format!(",slide={},direct={},phys={}", place.slide, place.direct_map, place.phys_base)
+        });
+        Ok(format!(
+            "file={plugin},ring={ring},kernel={kernel},origin={origin},ram={ram},launcher={launcher}{api}{place}"
+        ))
     }
 }
 
@@ -132,6 +151,7 @@ mod tests {
             memory_mib: 512,
             vcpus: 2,
             ram: at("ram"),
+            clone_of: None,
             disks: vec![at("vda.nbd"), at("vdb.nbd")],
             net: at("net"),
             mac: [0x52, 0x54, 0, 0, 0, 1],
@@ -144,8 +164,16 @@ mod tests {
                 origin_ns: 7,
                 launcher: "/l".into(),
                 api: true,
+                place: None,
             }),
         }
+    }
+
+    #[test]
+    fn a_clone_waits_for_its_state_and_does_not_change_its_template() {
+        let line = Layout { clone_of: Some("/t/ram".into()), ..layout("/r") }.arguments().expect("arguments").join(" ");
+        assert!(line.contains("mem-path=/t/ram,share=off,readonly=on,rom=off -incoming defer -S"), "{line}");
+        assert!(line.contains("ram=/r/ram"), "{line}");
     }
 
     #[test]
