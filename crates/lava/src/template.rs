@@ -153,7 +153,8 @@ fn build(
         timeout: WARM,
     };
     // The program that warms up reads nothing of its file: it is opened as an empty task.
-    let warm = Profile { command: parts.warm.clone(), ..profile.clone() };
+    let mut warm = profile.clone();
+    warm.command.clone_from(&parts.warm);
     let settle = Task { name: "warm-up".into(), content: Vec::new(), profile: warm };
     let task = (!parts.warm.is_empty()).then_some(settle);
     let options = Options { linger: SETTLE, save_to: Some(draft.to_path_buf()), ..Options::default() };
