@@ -1,4 +1,4 @@
-//! The plugin's arguments: `ring=FILE,kernel=FILE,origin=NS,ram=FILE,launcher=PATH,api=on`.
+//! The plugin's arguments: `ring=FILE,kernel=FILE,origin=NS,ram=FILE,launcher=PATH,api=on,costs=on`.
 
 use std::path::PathBuf;
 
@@ -17,13 +17,15 @@ pub struct Arguments {
     pub launcher: String,
     /// Whether every system call is told.
     pub api: bool,
+    /// Whether what each hook costs is told at the end.
+    pub costs: bool,
 }
 
 impl Arguments {
     /// Parses `key=value` words.
     pub fn parse<'a>(words: impl Iterator<Item = &'a str>) -> Result<Self, String> {
         let (mut ring, mut kernel, mut origin_ns) = (None, None, 0);
-        let (mut ram, mut launcher, mut api) = (None, String::new(), false);
+        let (mut ram, mut launcher, mut api, mut costs) = (None, String::new(), false, false);
         for word in words {
             match word.split_once('=') {
                 Some(("ring", value)) => ring = Some(PathBuf::from(value)),
@@ -35,8 +37,9 @@ impl Arguments {
                 Some(("launcher", value)) => launcher = value.to_owned(),
                 // QEMU writes a word without value as `word=on`.
                 Some(("api", "on")) => api = true,
+                Some(("costs", "on")) => costs = true,
                 _ => {
-                    let takes = "ring=, kernel=, origin=, ram=, launcher=, api=on";
+                    let takes = "ring=, kernel=, origin=, ram=, launcher=, api=on, costs=on";
                     return Err(format!("`{word}` is no argument of the tap; it takes {takes}"));
                 }
             }
@@ -48,6 +51,7 @@ impl Arguments {
             ram,
             launcher,
             api,
+            costs,
         })
     }
 }
@@ -58,11 +62,11 @@ mod tests {
 
     #[test]
     fn words() {
-        let words = ["ring=/a", "kernel=/b=c", "origin=7", "ram=/r", "launcher=/l", "api=on"];
+        let words = ["ring=/a", "kernel=/b=c", "origin=7", "ram=/r", "launcher=/l", "api=on", "costs=on"];
         let parsed = Arguments::parse(words.into_iter()).unwrap();
         let (ring, kernel) = ("/a".into(), "/b=c".into());
         let (ram, launcher) = (Some("/r".into()), "/l".into());
-        assert_eq!(parsed, Arguments { ring, kernel, origin_ns: 7, ram, launcher, api: true });
+        assert_eq!(parsed, Arguments { ring, kernel, origin_ns: 7, ram, launcher, api: true, costs: true });
         for wrong in [&["ring=/a"][..], &["kernel=/b"], &["ring=/a", "kernel=/b", "origin=x"], &["speed=3"]] {
             assert!(Arguments::parse(wrong.iter().copied()).is_err(), "{wrong:?}");
         }

@@ -25,6 +25,6 @@ dpkg -i known-count_2_all.deb
 dpkg -V known-count
 dpkg -P known-count
 setpriv --reuid=1000 --regid=1000 --clear-groups /usr/bin/id
-/usr/bin/python3 -c 'import os; os.setgid(1000); os.seteuid(1000); os.seteuid(0); os.setresuid(1000, 1000, 0); os.setreuid(0, 0)
+/usr/bin/python3 -c 'import os; os.setgid(1000); os.seteuid(1000); os.seteuid(0); os.setresuid(1000, 1000, 0); os.seteuid(0); os.setreuid(0, 0)
 try: os.setuid(1000); os.setuid(0)
 except PermissionError: print("refused, as it must be")'

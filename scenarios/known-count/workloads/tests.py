@@ -33,7 +33,7 @@ class Files(unittest.TestCase):
         os.rename("d/f", "g", src_dir_fd=at, dst_dir_fd=at)
         os.link("g", "h", src_dir_fd=at, dst_dir_fd=at)
         os.symlink("g", "s", dir_fd=at)
-        os.chmod("s", 0o640, dir_fd=at)
+        os.chmod("g", 0o640, dir_fd=at)
         os.unlink("h", dir_fd=at)
         os.rmdir("d", dir_fd=at)
         os.close(at)

@@ -4,7 +4,7 @@
 //! followed through chdir and fork), whether an open made its file (from the names that existed before, and what became of
 //! them), and whether credentials changed (from those the workload began with).
 //!
-//! Limits: threads that change their working directory or credentials on their own, and programs with the setuid bit, are not
+//! Limits: links in the middle of a path are not followed (but those in Debian's root are); threads that change their working directory or credentials on their own, and programs with the setuid bit, are not
 //! followed; no workload has any.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -29,15 +29,15 @@ struct Replay {
     told: Operations,
 }
 
-/// What the calls did, given the names that existed before and the first process's credentials.
-pub fn operations(calls: &[Call], before: &str, ids: Ids) -> Operations {
+/// What the calls did, given the names that existed before, and the first process's working directory and credentials.
+pub fn operations(calls: &[Call], before: &str, cwd: &str, ids: Ids) -> Operations {
     let fork = |call: &Call| matches!(call.name.as_str(), "fork" | "vfork" | "clone" | "clone3");
     let parents = calls.iter().filter(|call| fork(call) && call.succeeded());
     let parents = parents.map(|call| (call.result.parse().expect("a pid"), call.pid)).collect();
     let mut replay = Replay {
         states: HashMap::new(),
         parents,
-        first: State { cwd: "/".into(), ids },
+        first: State { cwd: cwd.to_owned(), ids },
         names: before.lines().map(str::to_owned).collect(),
         told: BTreeMap::new(),
     };
@@ -104,23 +104,38 @@ impl Replay {
                 let path = self.path(call, None, 0);
                 self.made(path);
             }
-            "mkdirat" => _ = self.path(call, Some(0), 1).pipe(|path| self.made(path)),
+            "mkdirat" => {
+                let path = self.path(call, Some(0), 1);
+                self.made(path);
+            }
             "mknod" => {
                 let path = self.path(call, None, 0);
                 self.made(path);
             }
-            "mknodat" => _ = self.path(call, Some(0), 1).pipe(|path| self.made(path)),
+            "mknodat" => {
+                let path = self.path(call, Some(0), 1);
+                self.made(path);
+            }
             "symlink" | "link" => {
                 let path = self.path(call, None, 1);
                 self.made(path);
             }
-            "symlinkat" => _ = self.path(call, Some(1), 2).pipe(|path| self.made(path)),
-            "linkat" => _ = self.path(call, Some(2), 3).pipe(|path| self.made(path)),
+            "symlinkat" => {
+                let path = self.path(call, Some(1), 2);
+                self.made(path);
+            }
+            "linkat" => {
+                let path = self.path(call, Some(2), 3);
+                self.made(path);
+            }
             "unlink" | "rmdir" => {
                 let path = self.path(call, None, 0);
                 self.removed(path);
             }
-            "unlinkat" => _ = self.path(call, Some(0), 1).pipe(|path| self.removed(path)),
+            "unlinkat" => {
+                let path = self.path(call, Some(0), 1);
+                self.removed(path);
+            }
             "rename" => self.rename(call, [None, None], [0, 1]),
             "renameat" | "renameat2" => self.rename(call, [Some(0), Some(2)], [1, 3]),
             "chmod" => self.chmod(call, None, 0),
@@ -274,7 +289,7 @@ mod tests {
 1  openat(AT_FDCWD</w>, "new", O_WRONLY|O_CREAT, 0666) = 3</w/new>
 1  openat(AT_FDCWD</w>, "new", O_WRONLY|O_CREAT, 0666) = 3</w/new>
 1  openat(AT_FDCWD</w>, "old", O_RDWR|O_CREAT, 0666) = 3</w/old>
-1  chdir("/w") = 0
+1  chdir("../w/./") = 0
 1  vfork( <unfinished ...>
 2  rename("new", "d/../newer") = 0
 2  setresuid(-1, 5, -1) = 0
@@ -286,7 +301,7 @@ mod tests {
 1  openat(AT_FDCWD</w>, "/tmp", O_RDWR|O_TMPFILE, 0600) = 4</tmp/#1>(deleted)
 1  fchmodat(AT_FDCWD</w>, "old", S_ISUID|0755) = 0
 "#;
-        let told = operations(&calls(log), "/w\n/w/old\n", [[0; 3]; 2]);
+        let told = operations(&calls(log), "/w\n/w/old\n", "/w", [[0; 3]; 2]);
         let expected = [
             "exec /bin/sh",
             "create /w/new",
