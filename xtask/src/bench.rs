@@ -1,166 +1,163 @@
 //! `cargo xtask bench`: the figures of SPECIFICATION.md.
 //!
-//! * The tap's cost: CPU time of the QEMU process while one workload runs in the guest, with the tap over without it, the
-//!   two interleaved, the median of the ratios. The guest boots once per measurement; only the workload counts.
-//! * Events per second, of the same runs.
+//! * What watching costs: CPU time of the QEMU process while a workload runs in the guest, over the same QEMU's without any watcher.
+//!   Watched from outside by the tap (semantic events; with `--trace api`), and in the same guest by `strace -f` and auditd on
+//!   the same scope. Interleaved: every round measures every column; the medians of the rounds' ratios count.
+//! * What each hook costs, and events per second, of one run with `costs=on` that is not measured otherwise.
 //! * Wall time from `lava run` to the task's first instruction.
 //!
-//! Limits: the guest of the first two uses QEMU's own disk and no network, so that nothing but the tap differs.
+//! The table goes to standard output, everything to `target/bench.json`. Each workload runs once unmeasured before it is measured,
+//! so that neither its files nor QEMU's translations are new; only what lies between its start and its exit counts.
+//!
+//! Limits: the guest uses QEMU's own disk and no network, so that nothing but the watcher differs; what auditd does after the
+//! workload's exit does not count against it.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
+mod guest;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::process::Stdio;
+use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
-use lava_image::Image;
+use anyhow::{Context, Result};
 
 use crate::{build, setup, shell};
+use guest::{Guest, Places};
 
 /// (name, what runs in the guest)
 const WORKLOADS: &[(&str, &str)] = &[
-    ("exec-heavy: 400 times /bin/true", "i=0; while [ $i -lt 400 ]; do /bin/true; i=$((i+1)); done"),
+    ("exec-heavy", "i=0; while [ $i -lt 200 ]; do /bin/true; i=$((i+1)); done"),
+    ("dd bs=1", "dd if=/dev/zero of=/tmp/d bs=1 count=30000 2>/dev/null"),
     (
-        "file-heavy: 300 files made, written, renamed, removed; dd bs=1",
-        "cd /tmp; i=0; while [ $i -lt 300 ]; do echo x > f$i; mv f$i g$i; rm g$i; i=$((i+1)); done; dd if=/dev/zero of=/tmp/d bs=1 count=100000 2>/dev/null",
+        "python compileall",
+        "[ -d /tmp/c ] || cp -r /usr/lib/python3.11/json /tmp/c; python3 -m compileall -q -f /tmp/c; python3 -m compileall -q -f /tmp/c",
+    ),
+    (
+        "C build",
+        "cd /tmp; i=0; while [ $i -lt 40 ]; do tcc -c -o /tmp/$i.o /opt/scenario/workloads/make/three.c; i=$((i+1)); done",
     ),
 ];
-const BOOT: Duration = Duration::from_secs(240);
+
+/// What strace and auditd are asked to watch: what the tap's semantic events tell.
+const SCOPE: &str = "execve,execveat,open,openat,openat2,creat,rename,renameat,renameat2,unlink,unlinkat,connect,bind,chmod,fchmod,fchmodat";
+
+/// The tap's configurations: (column, the plugin's further arguments). A watcher that becomes optional gets a line here.
+const TAPS: &[(&str, &str)] = &[("tap", ""), ("tap --trace api", ",api=on")];
+/// Watchers inside the guest.
+const INSIDE: &[&str] = &["strace -f", "auditd"];
 
 /// Measures everything and prints a Markdown table.
 pub fn run(rounds: usize) -> Result<()> {
     setup::run()?;
     let programs = build::lava()?;
     let image = build::image()?;
-    let mut rows = Vec::new();
-    for (name, script) in WORKLOADS {
-        let (mut ratios, mut rates) = (Vec::new(), Vec::new());
-        for round in 0..rounds.max(1) {
-            let with = measure(&programs, &image, script, true)?;
-            let without = measure(&programs, &image, script, false)?;
-            let ratio = with.cpu.as_secs_f64() / without.cpu.as_secs_f64().max(0.001);
-            eprintln!(
-                "xtask: {name}: round {}: {:.2} s / {:.2} s = {ratio:.2}",
-                round + 1,
-                with.cpu.as_secs_f64(),
-                without.cpu.as_secs_f64()
-            );
-            ratios.push(ratio);
-            rates.push(with.events as f64 / with.wall.as_secs_f64().max(0.001));
+    let places = Places::new(&programs, &image, &build::scenarios()?)?;
+    let rounds = rounds.max(1);
+    let mut ratios = BTreeMap::<(usize, &str), Vec<f64>>::new();
+    for round in 1..=rounds {
+        let measured = one_round(&places).with_context(|| format!("round {round}"))?;
+        for ((workload, column), seconds) in &measured {
+            let bare = measured.get(&(*workload, "bare")).copied().unwrap_or(f64::NAN);
+            eprintln!("xtask: round {round}: {}: {column}: {seconds:.2} s", WORKLOADS[*workload].0);
+            ratios.entry((*workload, *column)).or_default().push(if *column == "bare" {
+                *seconds
+            } else {
+                seconds / bare
+            });
         }
-        rows.push(format!("| CPU time with tap / without, {name} | {} |", spread(&mut ratios)));
-        rows.push(format!("| events per second of guest time, {name} | {} |", spread(&mut rates)));
     }
-    let mut starts = (0..rounds.max(1)).map(|_| first_instruction(&programs)).collect::<Result<Vec<_>>>()?;
-    rows.push(format!("| `lava run` to the task's first instruction, s | {} |", spread(&mut starts)));
-    println!("| figure | median (min to max) of {} rounds |\n|---|---|\n{}", rounds.max(1), rows.join("\n"));
-    Ok(())
+    let (costs, rates) = hook_costs(&places)?;
+    let mut starts = (0..rounds).map(|_| first_instruction(&programs)).collect::<Result<Vec<_>>>()?;
+    tell(rounds, &mut ratios, &costs, &rates, &mut starts)
+}
+
+/// CPU seconds by (workload, column).
+type Measured = BTreeMap<(usize, &'static str), f64>;
+
+fn one_round(places: &Places) -> Result<Measured> {
+    let mut measured = Measured::new();
+    // One guest without tap for the three columns that need none.
+    let mut guest = Guest::boot(places, None)?;
+    for (number, (_, script)) in WORKLOADS.iter().enumerate() {
+        guest.cpu_of(script)?;
+        measured.insert((number, "bare"), guest.cpu_of(script)?.cpu);
+        let traced = format!("strace -f -q -o /tmp/strace.log -e trace={SCOPE} -e signal=none sh -c '{script}'");
+        measured.insert((number, INSIDE[0]), guest.cpu_of(&traced)?.cpu);
+    }
+    let rule = format!("auditctl -a always,exit -F arch=b64 -S {SCOPE} -k lava");
+    let start = format!(
+        "export PATH=$PATH:/usr/sbin:/sbin; auditd && auditctl -D && auditctl -b 65536 && {rule} && auditctl -e 1"
+    );
+    guest.cpu_of(&format!("exec /opt/scenario/bin/as-root sh -c '{start}'"))?;
+    for (number, (_, script)) in WORKLOADS.iter().enumerate() {
+        measured.insert((number, INSIDE[1]), guest.cpu_of(script)?.cpu);
+    }
+    // A rule that matched nothing would cost nothing.
+    guest
+        .cpu_of("exec /opt/scenario/bin/as-root grep -q 'type=SYSCALL.*key=\"lava\"' /var/log/audit/audit.log")
+        .context("auditd saw nothing")?;
+    drop(guest);
+    for (column, arguments) in TAPS {
+        let mut guest = Guest::boot(places, Some(arguments))?;
+        for (number, (_, script)) in WORKLOADS.iter().enumerate() {
+            guest.cpu_of(script)?;
+            measured.insert((number, *column), guest.cpu_of(script)?.cpu);
+        }
+    }
+    Ok(measured)
+}
+
+/// The tap's own table of what its hooks cost over all workloads, and events per second of each.
+fn hook_costs(places: &Places) -> Result<(Vec<String>, Vec<f64>)> {
+    let mut guest = Guest::boot(places, Some(",costs=on"))?;
+    let mut rates = Vec::new();
+    for (_, script) in WORKLOADS {
+        let done = guest.cpu_of(script)?;
+        rates.push(done.events as f64 / done.wall.max(0.001));
+    }
+    let costs = guest.power_off()?;
+    Ok((costs.lines().filter_map(|line| line.strip_prefix("lava-tap: cost: ").map(str::to_owned)).collect(), rates))
+}
+
+fn tell(
+    rounds: usize,
+    ratios: &mut BTreeMap<(usize, &str), Vec<f64>>,
+    costs: &[String],
+    rates: &[f64],
+    starts: &mut [f64],
+) -> Result<()> {
+    let columns: Vec<&str> =
+        ["bare"].into_iter().chain(TAPS.iter().map(|(column, _)| *column)).chain(INSIDE.iter().copied()).collect();
+    println!("Medians (min to max) of {rounds} rounds. `bare`: CPU seconds; the others: times that.\n");
+    println!("| workload | {} | events/s |", columns.join(" | "));
+    println!("|---|{}---|", "---|".repeat(columns.len()));
+    let mut json = serde_json::Map::new();
+    for (number, (name, _)) in WORKLOADS.iter().enumerate() {
+        let mut row = serde_json::Map::new();
+        let mut cells = Vec::new();
+        for column in &columns {
+            let values = ratios.entry((number, *column)).or_default();
+            cells.push(spread(values));
+            row.insert((*column).to_owned(), serde_json::json!(values));
+        }
+        let rate = rates.get(number).copied().unwrap_or(f64::NAN);
+        row.insert("events per second".into(), serde_json::json!(rate));
+        println!("| {name} | {} | {rate:.0} |", cells.join(" | "));
+        json.insert((*name).to_owned(), row.into());
+    }
+    println!("\n`lava run` to the task's first instruction: {} s\n", spread(starts));
+    println!("| what each hook costs, over the four workloads |\n|---|");
+    costs.iter().for_each(|line| println!("| {line} |"));
+    let all = serde_json::json!({"rounds": rounds, "workloads": json, "hooks": costs, "first instruction, s": starts});
+    let file = shell::target().join("bench.json");
+    std::fs::write(&file, serde_json::to_vec_pretty(&all)?).with_context(|| file.display().to_string())
 }
 
 fn spread(values: &mut [f64]) -> String {
     values.sort_by(f64::total_cmp);
     let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
     format!("{:.2} ({:.2} to {:.2})", at(values.len() / 2), at(0), at(values.len().saturating_sub(1)))
-}
-
-struct Measured {
-    cpu: Duration,
-    wall: Duration,
-    events: u64,
-}
-
-/// A guest that ends with its owner.
-struct Guest {
-    qemu: Child,
-    port: BufReader<UnixStream>,
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        let _ = self.qemu.kill();
-        let _ = self.qemu.wait();
-    }
-}
-
-/// Boots, runs `script`, and says what it cost.
-fn measure(programs: &Path, image: &Image, script: &str, tap: bool) -> Result<Measured> {
-    let folder = PathBuf::from(format!("/dev/shm/lava-bench-{}", std::process::id()));
-    let _ = std::fs::remove_dir_all(&folder);
-    std::fs::create_dir(&folder).with_context(|| folder.display().to_string())?;
-    let (ring, socket) = (folder.join("ring"), folder.join("port"));
-    let (disk, vmlinuz) = (image.disk("6.1").context("disk")?, image.vmlinuz("6.1").context("vmlinuz")?);
-    let mut consumer = lava_ring::Ring::create(&ring, 2, 4 << 20)?;
-    let (events, done) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-    let (count, stop) = (events.clone(), done.clone());
-    let draining = std::thread::spawn(move || {
-        while !stop.load(Ordering::Relaxed) {
-            consumer.wait(Duration::from_millis(50));
-            let _ = consumer.drain(&mut |_, _| _ = count.fetch_add(1, Ordering::Relaxed));
-        }
-    });
-    let result = (|| {
-        let mut guest = boot(programs, &disk, &vmlinuz, &ring, &socket, tap)?;
-        let task = format!("#!/bin/sh\n{script}\n");
-        let header = serde_json::json!({"name": "w.sh", "path": "/home/user/w.sh", "size": task.len(), "command": ["/bin/sh", "{task}"], "env": {}, "scenario_disk": false, "mode": 0o755});
-        // Let what starts late in the boot come to rest.
-        std::thread::sleep(Duration::from_secs(5));
-        let (cpu, seen, begin) = (cpu_time(guest.qemu.id())?, events.load(Ordering::Relaxed), Instant::now());
-        write!(guest.port.get_mut(), "{header}\n{task}")?;
-        let mut answer = String::new();
-        guest.port.read_line(&mut answer)?;
-        if !answer.contains("\"exit\":0") {
-            bail!("the workload failed: {answer}");
-        }
-        let events = events.load(Ordering::Relaxed) - seen;
-        Ok(Measured { cpu: cpu_time(guest.qemu.id())?.saturating_sub(cpu), wall: begin.elapsed(), events })
-    })();
-    done.store(true, Ordering::Relaxed);
-    let _ = draining.join();
-    let _ = std::fs::remove_dir_all(&folder);
-    result
-}
-
-fn boot(programs: &Path, disk: &Path, vmlinuz: &Path, ring: &Path, socket: &Path, tap: bool) -> Result<Guest> {
-    let mut qemu = Command::new("qemu-system-x86_64");
-    qemu.args(["-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,la57=off", "-smp", "2", "-m", "1024"]);
-    qemu.args(["-nodefaults", "-display", "none", "-device", "virtio-serial-pci"]);
-    qemu.args(["-drive", &format!("if=none,id=d,file={},format=raw,snapshot=on", disk.display())]);
-    qemu.args(["-device", "virtio-blk-pci,drive=d,bootindex=1"]);
-    qemu.args(["-chardev", &format!("socket,id=t,path={},server=on,wait=off", socket.display())]);
-    qemu.args(["-device", "virtserialport,chardev=t,name=lava.task"]);
-    if tap {
-        let plugin = programs.join("liblava_tap.so");
-        let (plugin, ring, vmlinuz) = (plugin.display(), ring.display(), vmlinuz.display());
-        qemu.args(["-plugin", &format!("{plugin},ring={ring},kernel={vmlinuz},origin=0")]);
-    }
-    let qemu = qemu.stdin(Stdio::null()).spawn().context("qemu-system-x86_64")?;
-    let begin = Instant::now();
-    let port = loop {
-        match UnixStream::connect(socket) {
-            Ok(port) => break port,
-            Err(error) if begin.elapsed() > Duration::from_secs(20) => bail!("QEMU opens no task port: {error}"),
-            Err(_) => std::thread::sleep(Duration::from_millis(50)),
-        }
-    };
-    port.set_read_timeout(Some(BOOT))?;
-    let mut guest = Guest { qemu, port: BufReader::new(port) };
-    let mut ready = String::new();
-    guest.port.by_ref().take(4096).read_line(&mut ready)?;
-    if !ready.contains("ready") {
-        bail!("the launcher said {ready:?}");
-    }
-    Ok(guest)
-}
-
-/// User and system time of a process (proc(5), fields 14 and 15, in ticks of 10 ms).
-fn cpu_time(pid: u32) -> Result<Duration> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
-    Ok(Duration::from_millis(10 * (ticks(11) + ticks(12))))
 }
 
 /// Seconds from the start of `lava run` to the exec of the task.

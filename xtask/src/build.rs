@@ -33,5 +33,8 @@ pub fn scenarios() -> Result<PathBuf> {
     let mut command = shell::command("sh", ["scenarios/drive-by/build.sh"]);
     command.arg(&out).env("CARGO_TARGET_DIR", shell::target().join("scenario-native"));
     shell::run("build the scenarios", command)?;
+    let mut command = shell::command("sh", ["scenarios/known-count/build.sh"]);
+    command.arg(&out);
+    shell::run("build the known-count programs", command)?;
     Ok(out)
 }

@@ -1,4 +1,4 @@
-//! The plugin's arguments: `ring=FILE,kernel=FILE,origin=NS,ram=FILE,launcher=PATH,api=on`.
+//! The plugin's arguments: `ring=FILE,kernel=FILE,origin=NS,ram=FILE,launcher=PATH,api=on,costs=on,slide=N,direct=N,phys=N`.
 
 use std::path::PathBuf;
 
@@ -21,13 +21,15 @@ pub struct Arguments {
     pub api: bool,
     /// Where the kernel lies, if it runs already (a clone, a restored machine).
     pub placement: Option<Placement>,
+    /// Whether what each hook costs is told at the end.
+    pub costs: bool,
 }
 
 impl Arguments {
     /// Parses `key=value` words.
     pub fn parse<'a>(words: impl Iterator<Item = &'a str>) -> Result<Self, String> {
         let (mut ring, mut kernel, mut origin_ns) = (None, None, 0);
-        let (mut ram, mut launcher, mut api) = (None, String::new(), false);
+        let (mut ram, mut launcher, mut api, mut costs) = (None, String::new(), false, false);
         let (mut slide, mut direct_map, mut phys_base) = (None, None, None);
         let number =
             |word: &str, value: &str| value.parse::<u64>().map(Some).map_err(|_| format!("`{word}` is no number"));
@@ -45,8 +47,9 @@ impl Arguments {
                 Some(("phys", value)) => phys_base = number(word, value)?,
                 // QEMU writes a word without value as `word=on`.
                 Some(("api", "on")) => api = true,
+                Some(("costs", "on")) => costs = true,
                 _ => {
-                    let takes = "ring=, kernel=, origin=, ram=, launcher=, api=on, slide=, direct=, phys=";
+                    let takes = "ring=, kernel=, origin=, ram=, launcher=, api=on, costs=on, slide=, direct=, phys=";
                     return Err(format!("`{word}` is no argument of the tap; it takes {takes}"));
                 }
             }
@@ -63,6 +66,7 @@ impl Arguments {
                 (None, None, None) => None,
                 _ => return Err("slide=, direct= and phys= belong together".into()),
             },
+            costs,
         })
     }
 }
@@ -73,13 +77,23 @@ mod tests {
 
     #[test]
     fn words() {
-        let words =
-            ["ring=/a", "kernel=/b=c", "origin=7", "ram=/r", "launcher=/l", "api=on", "slide=1", "direct=2", "phys=3"];
+        let words = [
+            "ring=/a",
+            "kernel=/b=c",
+            "origin=7",
+            "ram=/r",
+            "launcher=/l",
+            "api=on",
+            "costs=on",
+            "slide=1",
+            "direct=2",
+            "phys=3",
+        ];
         let parsed = Arguments::parse(words.into_iter()).unwrap();
         let (ring, kernel) = ("/a".into(), "/b=c".into());
         let placement = Some(Placement { slide: 1, direct_map: 2, phys_base: 3 });
         let (ram, launcher) = (Some("/r".into()), "/l".into());
-        assert_eq!(parsed, Arguments { ring, kernel, origin_ns: 7, ram, launcher, api: true, placement });
+        assert_eq!(parsed, Arguments { ring, kernel, origin_ns: 7, ram, launcher, api: true, costs: true, placement });
         for wrong in [
             &["ring=/a"][..],
             &["kernel=/b"],

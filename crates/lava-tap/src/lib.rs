@@ -17,6 +17,7 @@
 mod api;
 mod arguments;
 mod backtrace;
+mod costs;
 mod emit;
 mod hooks;
 mod introspect;

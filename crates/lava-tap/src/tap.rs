@@ -14,6 +14,7 @@ use lava_guest::memory::{Physical, Unreadable, Virtual};
 
 use crate::api::{self, Instruction, PluginId, TranslationBlock};
 use crate::arguments::Arguments;
+use crate::costs::Costs;
 use crate::emit::Emitter;
 use crate::hooks::{self, Handler, Hook, OpenFiles};
 use crate::introspect::Context;
@@ -136,6 +137,7 @@ pub struct Tap {
     slide: AtomicU64,
     vcpus: Vec<Mutex<Option<Vcpu>>>,
     panics: AtomicU64,
+    costs: Option<Costs>,
 }
 
 static TAP: OnceLock<Tap> = OnceLock::new();
@@ -195,6 +197,7 @@ impl Tap {
             .collect();
         let functions: Vec<u64> = returning.iter().map(|&(_, address)| address).collect();
         let found = lava_guest::calls::return_addresses(&elf, &kernel.symbols, &functions);
+        let costs = arguments.costs.then(|| Costs::new(hooks.iter().map(|hook| hook.name)));
         let producer = lava_ring::Ring::attach(&arguments.ring).map_err(|error| error.to_string())?;
         Ok(Self {
             layout,
@@ -220,6 +223,7 @@ impl Tap {
             slide: AtomicU64::new(UNKNOWN),
             vcpus: (0..producer.rings()).map(|_| Mutex::new(None)).collect(),
             panics: AtomicU64::new(0),
+            costs,
             kernel,
             emitter: Emitter::new(producer, arguments.origin_ns),
         })
@@ -483,7 +487,11 @@ extern "C" fn on_translation(_id: PluginId, block: *mut TranslationBlock) {
 extern "C" fn on_execution(vcpu: c_uint, userdata: *mut c_void) {
     if let Some(tap) = TAP.get() {
         if let Some(point) = Point::decode(userdata.addr()) {
-            tap.guarded(vcpu, || tap.executed(vcpu, point));
+            let body = || tap.guarded(vcpu, || tap.executed(vcpu, point));
+            match &tap.costs {
+                None => body(),
+                Some(costs) => costs.measure(point, body),
+            }
         }
     }
 }
@@ -491,6 +499,9 @@ extern "C" fn on_execution(vcpu: c_uint, userdata: *mut c_void) {
 extern "C" fn on_exit(_id: PluginId, _userdata: *mut c_void) {
     if let Some(tap) = TAP.get() {
         tap.guarded(0, || tap.open_files.flush_all(&tap.emitter));
+        if let Some(costs) = &tap.costs {
+            eprint!("{}", costs.table());
+        }
         tap.emitter.close();
     }
 }

@@ -4,4 +4,7 @@ mod attack;
 mod benign;
 mod common;
 mod ground_truth;
+mod known_count;
 mod trouble;
+mod truth;
+mod zero_loss;

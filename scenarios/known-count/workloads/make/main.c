@@ -1,0 +1,3 @@
+#include <stdio.h>
+#include "all.h"
+int main(void) { printf("%d\n", one() + two() + three()); return 0; }
