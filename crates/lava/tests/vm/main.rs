@@ -3,5 +3,6 @@
 mod attack;
 mod benign;
 mod common;
+mod files;
 mod ground_truth;
 mod trouble;
