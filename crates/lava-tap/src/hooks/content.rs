@@ -26,8 +26,9 @@ const MAX_ALL: u64 = 256 << 20;
 const MAX_VERSIONS: u32 = 64;
 /// Files known to be written, or to have been kept.
 const MAX_KNOWN: usize = 32 * 1024;
-/// `FMODE_WRITE` (include/linux/fs.h).
+/// `FMODE_WRITE` and `FMODE_OPENED` (include/linux/fs.h): what a failed open leaves has no inode.
 const WRITABLE: u32 = 2;
+const OPENED: u32 = 1 << 19;
 /// The name of shared anonymous memory's file (`shmem_zero_setup`, mm/shmem.c).
 const ANONYMOUS: &[u8] = b"/dev/zero";
 
@@ -128,7 +129,7 @@ pub fn resized(context: &Context<'_>, inode: u64, path: GuestText, open: bool) -
 /// An open file is gone.
 pub fn closed(context: &Context<'_>, address: u64) -> Result<(), Unreadable> {
     let (memory, layout) = (context.memory(), context.layout());
-    if memory.u32(address.wrapping_add(layout.file.f_mode))? & WRITABLE == 0 {
+    if memory.u32(address.wrapping_add(layout.file.f_mode))? & (WRITABLE | OPENED) != WRITABLE | OPENED {
         return Ok(());
     }
     let inode = memory.pointer(address.wrapping_add(layout.file.f_inode))?;

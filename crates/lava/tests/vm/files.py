@@ -20,7 +20,8 @@ def fails(call, *arguments, **named):
 
 def put(path, content):
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    os.write(fd, content)
+    while content:
+        content = content[os.write(fd, content):]
     os.close(fd)
 
 
@@ -138,6 +139,7 @@ os.close(a), os.close(b), os.close(r), os.close(w)
 
 # contents: on disk and in memory, unlinked before it is closed, a memfd
 put("/tmp/kept", b"kept " * 3000)
+put("large", b"".join(b"%07d " % i for i in range(400000)))
 fd = os.open("/tmp/gone", os.O_RDWR | os.O_CREAT, 0o600)
 os.write(fd, b"gone " * 1000)
 os.unlink("/tmp/gone")
