@@ -16,6 +16,7 @@ impl Graph {
             Kind::VmReset { .. } => {
                 self.processes.end_all();
                 self.files.reset();
+                self.pipes.reset();
                 self.disks.reset();
             }
             Kind::VmDecision { .. } => self.decision(event),
@@ -49,7 +50,16 @@ impl Graph {
                     self.disks.device_written(file.node, ranges, actor, event.seq, node);
                 }
             }
-            Kind::FileAttributes { path, file, .. } => {
+            Kind::FileRead { path, file, .. } => self.read(event, actor, path, file),
+            Kind::FileMapWrite { path, file, ranges } => {
+                let bytes = ranges.iter().fold(0u64, |sum, range| sum.saturating_add(range.len()));
+                self.write(event, actor, path, file, 1, bytes);
+            }
+            // What is left of it is this process's version.
+            Kind::FileTruncate { path, file, .. } => {
+                self.write(event, actor, path, file, 0, 0);
+            }
+            Kind::FileAttributes { path, file, .. } | Kind::FileXattr { path, file, .. } => {
                 self.touch(event, actor, path, Some(file), Verb::ChangesAttributes);
             }
             Kind::FileRename { from, to, file } => {

@@ -55,6 +55,20 @@ impl Graph {
         if access == Access::Write {
             return;
         }
+        self.take_in(event, actor, path, file, Grade::Inferred);
+    }
+
+    /// Bytes were read. Of regular files the open has said all, unless the process was clean then, or did not open it itself.
+    pub(crate) fn read(&mut self, event: &Event, actor: ProcessKey, path: &GuestText, file: &FileId) {
+        match file.file_type() {
+            FileType::Fifo => self.pipe_read(event, actor, path, file),
+            FileType::Regular if !self.is_tainted(actor) => self.take_in(event, actor, path, file, Grade::Observed),
+            _ => {}
+        }
+    }
+
+    fn take_in(&mut self, event: &Event, actor: ProcessKey, path: &GuestText, file: &FileId, grade: Grade) {
+        let content = self.is_task_file(path);
         let Some(node) = self.touch(event, actor, path, Some(file), Verb::Reads) else { return };
         let Some(process) = self.processes.get_mut(actor) else { return };
         let exe = process.exe.bytes().to_vec();
@@ -69,7 +83,7 @@ impl Graph {
         if cut::is_job_daemon(&exe) {
             process.jobs_from = Some(node);
         } else if !cut::is_daemon(&exe) {
-            self.taint_process(event, actor, TaintRule::Read, Grade::Inferred);
+            self.taint_process(event, actor, TaintRule::Read, grade);
         }
     }
 
@@ -97,6 +111,10 @@ impl Graph {
         count: u64,
         bytes: u64,
     ) -> Option<NodeId> {
+        if file.file_type() == FileType::Fifo {
+            self.pipe_written(event, actor, path, file, (count, bytes));
+            return None;
+        }
         let regular = file.file_type() == FileType::Regular;
         let process = self.processes.get(actor)?;
         let (process, tainted) = (process.node, process.tainted);

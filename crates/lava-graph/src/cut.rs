@@ -1,7 +1,7 @@
 //! Where taint ends on purpose, so that one log line does not taint the whole guest.
 //!
-//! A process that opens a tainted file for reading becomes tainted, but not:
-//! 1. through anything but a regular file: terminals, `/dev/null`, block devices, FIFOs and sockets carry nothing;
+//! A process that opens a tainted file for reading, or reads from a file or pipe that is tainted, becomes tainted, but not:
+//! 1. through anything but a regular file or a pipe: terminals, `/dev/null`, block devices and sockets carry nothing;
 //! 2. through `/proc`, `/sys` and `/dev` (except `/dev/shm`);
 //! 3. through what everybody writes and reads: logs, `utmp`/`wtmp`, the account tables, the linker's cache. That these were
 //!    changed is for the detectors to say;

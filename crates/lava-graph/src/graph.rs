@@ -4,6 +4,7 @@ use lava_event::{Event, EventSeq, Finding, GuestText, ProcessKey, Stage, Verdict
 
 use crate::disk::Disks;
 use crate::files::Files;
+use crate::pipes::Pipes;
 use crate::processes::Processes;
 use crate::store::Store;
 use crate::{Attribution, DecisionSummary, Delta, Edge, Node, NodeId, NodeKind, Snapshot, Trace};
@@ -31,6 +32,7 @@ pub struct Graph {
     pub(crate) processes: Processes,
     pub(crate) files: Files,
     pub(crate) disks: Disks,
+    pub(crate) pipes: Pipes,
     pub(crate) task: Option<Task>,
     pub(crate) root: Option<ProcessKey>,
     /// Endpoints, disk areas and modules, by name.

@@ -22,6 +22,7 @@ mod disk;
 mod files;
 mod graph;
 mod model;
+mod pipes;
 mod processes;
 mod store;
 pub mod trace;

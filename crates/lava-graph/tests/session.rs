@@ -97,6 +97,53 @@ fn taint_is_cut_at_daemons_and_goes_on_in_their_jobs() {
 }
 
 #[test]
+fn pipes_carry_taint_and_get_a_node_between_two_processes() {
+    let sh = "/usr/bin/dash";
+    let pipe = |inode: u64| file(inode, 0o010_600);
+    let write =
+        |inode| Kind::FileWrite { path: text("pipe:[x]"), file: pipe(inode), ranges: vec![], bytes: 5, count: 1 };
+    let read = |inode| Kind::FileRead { path: text("pipe:[x]"), file: pipe(inode), ranges: vec![], bytes: 9, count: 1 };
+    let mut log = Log::task(sh, "/home/user/x.sh");
+    // 300 waits in its read, 301 reads afterwards and hands on; a daemon and the launcher read too; 303 writes, clean.
+    log.act(300, "/usr/bin/cat", read(70)).act(TASK, sh, write(70)).act(301, "/usr/bin/tee", read(70));
+    log.act(301, "/usr/bin/tee", write(71)).act(302, "/usr/bin/wc", read(71));
+    log.act(TASK, sh, write(72)).act(LAUNCHER, "/usr/lib/lava-launcher", read(72));
+    log.act(TASK, sh, write(72)).act(310, "/usr/sbin/cron", read(72));
+    log.act(303, "/usr/bin/echo", write(73)).act(304, "/usr/bin/cat", read(73));
+    let graph = run(&log.0);
+    let tainted = |pid: u32| graph.is_tainted(ProcessKey { pid, start_ns: u64::from(pid) });
+    assert_eq!([300, 301, 302].map(tainted), [true; 3]);
+    assert_eq!([LAUNCHER, 310, 303, 304].map(tainted), [false; 4]);
+    let grade = |pid: u32| {
+        let of = |node: &&lava_graph::Node| node.process.is_some_and(|key| key.pid == pid);
+        graph.nodes().iter().find(of).unwrap().taint.as_ref().unwrap().grade
+    };
+    assert_eq!([300, 301, 302].map(grade), [Grade::Inferred, Grade::Observed, Grade::Observed]);
+    // The pipes 70 and 71; what only the task writes into, or nobody tainted, has no node.
+    assert_eq!(graph.nodes().iter().filter(|node| node.label == "pipe:[x]").count(), 2);
+}
+
+#[test]
+fn reading_a_tainted_file_through_an_inherited_descriptor_taints() {
+    let sh = "/usr/bin/dash";
+    let mut log = Log::task(sh, "/home/user/x.sh");
+    log.create(TASK, sh, "/home/user/note", 52);
+    let kind = |inode| Kind::FileRead {
+        path: text("/home/user/note"),
+        file: file(inode, 0o100_644),
+        ranges: vec![],
+        bytes: 9,
+        count: 1,
+    };
+    log.act(300, "/usr/bin/cat", kind(52)).act(301, "/usr/bin/cat", kind(53));
+    let stored = Kind::FileMapWrite { path: text("/home/user/map"), file: file(54, 0o100_644), ranges: vec![] };
+    log.act(TASK, sh, stored).read(302, "/usr/bin/cat", "/home/user/map", 54);
+    let graph = run(&log.0);
+    let tainted = |pid: u32| graph.is_tainted(ProcessKey { pid, start_ns: u64::from(pid) });
+    assert_eq!([300, 301, 302].map(tainted), [true, false, true]);
+}
+
+#[test]
 fn becoming_root_without_a_setuid_file_is_critical() {
     let mut log = Log::task("/home/user/x", "/home/user/x");
     let old = Credentials { uid: 1000, euid: 1000, ..Credentials::default() };

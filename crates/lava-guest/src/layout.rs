@@ -193,6 +193,8 @@ layouts! {
         mnt_mountpoint: u64 = ["mnt_mountpoint"],
         mnt_instance: Option<u64> = ["mnt_instance"],
         next_for_sb: Option<u64> = ["mnt_next_for_sb"],
+        mnt_ns: Option<u64> = ["mnt_ns"],
+        mnt_devname: Option<u64> = ["mnt_devname"],
     }
     vfsmount: VfsmountLayout = "vfsmount" {
         mnt_root: u64 = ["mnt_root"],

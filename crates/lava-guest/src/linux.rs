@@ -8,9 +8,11 @@
 //! Limits: no locks are taken, so a running guest may change an object while it is read. Bytes are the guest's own and
 //! not escaped: wrap them before they are shown.
 
+mod cache;
 mod path;
 
-pub use path::{GuestPath, MAX_COMPONENTS, MAX_PATH, path_of, path_of_dentry};
+pub use cache::{CacheLayout, Cached, Placed, read_cached};
+pub use path::{GuestPath, MAX_COMPONENTS, MAX_PATH, path_of, path_of_dentry, path_of_dentry_in};
 
 use crate::layout::Layout;
 use crate::memory::{Unreadable, Virtual};

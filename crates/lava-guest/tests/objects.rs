@@ -1,7 +1,9 @@
 //! Kernel objects read out of a fake guest, whole and damaged.
 
 use lava_guest::fake::{self, FakeGuest, FakeMemory, Identity, Rights};
-use lava_guest::linux::{Credentials, GuestPath, arguments, file_id, path_of, path_of_dentry, read_file, read_task};
+use lava_guest::linux::{
+    Credentials, GuestPath, arguments, file_id, path_of, path_of_dentry, path_of_dentry_in, read_file, read_task,
+};
 use lava_guest::memory::{Unreadable, Virtual};
 use lava_guest::paging::AddressSpace;
 use proptest::prelude::*;
@@ -167,6 +169,28 @@ fn files_in_no_tree() {
         let mount = g.mount(sb, g.root(sb), 0, 0);
         let dentry = g.dentry(sb, 0, name, 4242);
         check_path(&mut g, mount, dentry, expect);
+    }
+}
+
+/// devtmpfs is mounted on the root of kdevtmpfs's own namespace, and on /dev in everybody's.
+#[test]
+fn a_mount_of_the_own_namespace_goes_first() {
+    let mut g = guest();
+    let (disk, devices) = (g.file_system("ext4", 1), g.file_system("devtmpfs", 5));
+    let root = g.mount(disk, g.root(disk), 0, 0);
+    let dev = g.tree(disk, "dev");
+    let (first, second) =
+        (g.mount(devices, g.root(devices), root, g.root(disk)), g.mount(devices, g.root(devices), root, dev));
+    let offset = g.layout.mount.mnt_ns.unwrap();
+    for (mount, namespace) in [(first, 0xaaaa_0000), (second, 0xbbbb_0000)] {
+        g.write_u64(mount + offset, namespace);
+    }
+    let null = g.tree(devices, "null");
+    for (namespace, expect) in
+        [(None, "/null"), (Some(0xaaaa_0000), "/null"), (Some(0xbbbb_0000), "/dev/null"), (Some(7), "/null")]
+    {
+        let path = path_of_dentry_in(&g.space(), &g.layout, null, namespace);
+        assert_eq!((String::from_utf8(path.bytes).unwrap().as_str(), path.complete), (expect, true));
     }
 }
 

@@ -52,13 +52,17 @@ impl<'a> Context<'a> {
 
     /// The task that runs on this vCPU.
     pub fn current(&self) -> Result<linux::Task, Unreadable> {
+        linux::read_task(&self.memory(), self.layout(), self.current_address()?)
+    }
+
+    /// Its `task_struct`.
+    pub fn current_address(&self) -> Result<u64, Unreadable> {
         // Hooks run in kernel mode, where GS is per-CPU data already; should a swapgs be still to come, the other base is.
         let base = match self.registers.read(self.bytes, Register::GsBase) {
             base if base >> 63 == 1 => base,
             _ => self.registers.read(self.bytes, Register::KernelGsBase),
         };
-        let pointer = self.layout().current_task_pointer(base, self.slide);
-        linux::read_task(&self.memory(), self.layout(), self.memory().pointer(pointer)?)
+        self.memory().pointer(self.layout().current_task_pointer(base, self.slide))
     }
 
     /// Emits what the acting process did.
@@ -121,14 +125,36 @@ impl<'a> Context<'a> {
         Ok((path.bytes.into(), file_id(&id)))
     }
 
-    /// Path of a `struct dentry`.
+    /// Path of a `struct dentry`, in the acting process's mount namespace if it is mounted there.
     pub fn dentry_path(&self, dentry: u64) -> GuestText {
-        linux::path_of_dentry(&self.memory(), self.layout(), dentry).bytes.into()
+        linux::path_of_dentry_in(&self.memory(), self.layout(), dentry, self.mount_namespace()).bytes.into()
+    }
+
+    /// The acting process's `struct mnt_namespace`; for a kernel thread the first one of the system: kdevtmpfs has one of its
+    /// own, in which /dev is the root.
+    fn mount_namespace(&self) -> Option<u64> {
+        let (memory, layout, offsets) = (self.memory(), self.layout(), &self.tap.offsets);
+        let task = self.current_address().ok()?;
+        let kernel_thread = memory.u64(task.wrapping_add(layout.task.mm)).ok()? == 0;
+        let nsproxy = match offsets.init_nsproxy {
+            Some(first) if kernel_thread => first.wrapping_add(self.slide),
+            _ => memory.pointer(task.wrapping_add(layout.task.nsproxy)).ok()?,
+        };
+        memory.pointer(nsproxy.wrapping_add(offsets.mount_namespace?)).ok()
+    }
+
+    /// Path of a `struct path`.
+    pub fn path(&self, path: u64) -> GuestText {
+        linux::path_of(&self.memory(), self.layout(), path).bytes.into()
     }
 
     /// Identity of the file behind a `struct dentry`.
     pub fn dentry_file(&self, dentry: u64) -> Result<FileId, Unreadable> {
-        let inode = self.memory().pointer(dentry.wrapping_add(self.layout().dentry.d_inode))?;
+        self.inode_file(self.memory().pointer(dentry.wrapping_add(self.layout().dentry.d_inode))?)
+    }
+
+    /// Identity of the file of a `struct inode`.
+    pub fn inode_file(&self, inode: u64) -> Result<FileId, Unreadable> {
         Ok(file_id(&linux::file_id(&self.memory(), self.layout(), inode)?))
     }
 }

@@ -90,7 +90,6 @@ impl TaskProcesses {
     }
 
     /// True for a process of the task.
-    #[allow(dead_code)] // What the task writes is kept: hooks::writes.
     pub fn contains(&self, process: &Process) -> bool {
         self.keys.lock().is_ok_and(|keys| keys.contains(&process.key()))
     }
@@ -202,8 +201,8 @@ impl Tap {
         Ok(Self {
             layout,
             exes: Exes::default(),
-            open_files: OpenFiles::default(),
-            offsets: hooks::Offsets::resolve(&kernel.types)?,
+            open_files: OpenFiles::of(&kernel),
+            offsets: hooks::Offsets::resolve(&kernel)?,
             by_address: hooks.iter().enumerate().map(|(number, hook)| (hook.address, number)).collect(),
             hooks,
             missing,

@@ -57,6 +57,12 @@ pub fn path_of(memory: &dyn Virtual, layout: &Layout, path: u64) -> GuestPath {
 /// Climbs to the file system's root, then looks among the file system's mounts for one that is mounted somewhere. A file
 /// system mounted at several places has several paths: the one mounted whole and first is taken.
 pub fn path_of_dentry(memory: &dyn Virtual, layout: &Layout, dentry: u64) -> GuestPath {
+    path_of_dentry_in(memory, layout, dentry, None)
+}
+
+/// As [`path_of_dentry`], but a mount in the mount namespace (`struct mnt_namespace`) at this address goes before others:
+/// devtmpfs, for one, is mounted on `/` in the namespace of the kernel thread that serves it, and there before anywhere else.
+pub fn path_of_dentry_in(memory: &dyn Virtual, layout: &Layout, dentry: u64, namespace: Option<u64>) -> GuestPath {
     let walk = Walk { memory, layout };
     if let Some(path) = walk.pseudo(dentry, None) {
         return path;
@@ -74,8 +80,11 @@ pub fn path_of_dentry(memory: &dyn Virtual, layout: &Layout, dentry: u64) -> Gue
             let root = memory.pointer(walk.vfsmount(mount)?.checked_add(layout.vfsmount.mnt_root)?).ok()?;
             let below_root = chain.iter().rev().position(|&d| d == root)?;
             let parent = memory.pointer(member(mount, layout.mount.mnt_parent).ok()?).ok()?;
-            // Mounted somewhere before not at all (the initial root, the kernel's own mounts), whole before in part.
-            Some(((parent == mount, below_root), walk.vfsmount(mount)?))
+            let own = layout.mount.mnt_ns.and_then(|offset| walk.pointer(mount, offset).ok());
+            // In the namespace asked for before others, mounted somewhere before not at all (the initial root, the
+            // kernel's own mounts), whole before in part.
+            let elsewhere = namespace.is_some() && own != namespace;
+            Some(((elsewhere, parent == mount, below_root), walk.vfsmount(mount)?))
         })
         .collect();
     mounts.sort_by_key(|&(rank, _)| rank);

@@ -5,11 +5,14 @@
 //! have is told in `vm.introspection`. A hook that must know whether the function succeeded says at its entry what is to be told
 //! when it returns.
 
+mod content;
 mod files;
+mod io;
 mod kernel;
+mod mounts;
 mod network;
 mod process;
-mod writes;
+mod splice;
 
 use lava_guest::btf::Types;
 use lava_guest::kernel::Kernel;
@@ -17,7 +20,7 @@ use lava_guest::memory::Unreadable;
 
 use crate::introspect::Context;
 use crate::returns::Then;
-pub use writes::OpenFiles;
+pub use io::OpenFiles;
 
 /// When a hook is called.
 #[derive(Clone, Copy)]
@@ -46,18 +49,43 @@ const HOOKS: &[(&str, &[&str], Handler)] = &[
     ("security_bprm_committed_creds", &["bprm"], Entry(process::exec)),
     ("taskstats_exit", &["tsk", "group_dead"], Entry(process::exit)),
     ("commit_creds", &["new"], Entry(process::credentials)),
-    ("security_file_open", &["file"], Entry(files::open)),
-    ("rw_verify_area", &["read_write", "file", "ppos", "count"], Entry(writes::write)),
-    ("security_file_free", &["file"], Entry(writes::close)),
+    ("do_filp_open", &[], Return(files::open)),
+    ("do_file_open_root", &[], Return(files::open)),
+    ("rw_verify_area", &["read_write", "file", "ppos", "count"], Entry(io::verify)),
+    ("fault_dirty_shared_page", &["vmf"], Entry(io::fault)),
+    ("shmem_mmap", &["file", "vma"], Entry(io::map)),
+    ("__fput", &["file"], Entry(io::close)),
+    ("do_sendfile", &["out_fd", "in_fd", "ppos"], Return(splice::sendfile)),
+    ("vfs_copy_file_range", &["file_in", "pos_in", "file_out", "pos_out"], Return(splice::copy_file_range)),
+    ("do_splice", &["in", "off_in", "out", "off_out"], Return(splice::splice)),
+    ("do_tee", &["in", "out"], Return(splice::tee)),
+    ("__do_sys_vmsplice", &["fd"], Return(splice::vmsplice)),
     ("vfs_rename", &["rd"], Return(files::rename)),
     ("vfs_unlink", &["dentry"], Return(files::unlink)),
-    ("security_inode_setattr", &["dentry", "attr"], Entry(files::attributes)),
-    ("security_inode_symlink", &["dentry", "old_name"], Entry(files::symlink)),
-    ("security_inode_link", &["old_dentry", "new_dentry"], Entry(files::link)),
-    ("security_inode_mkdir", &["dentry"], Entry(files::directory)),
-    ("security_inode_mknod", &["dentry", "mode"], Entry(files::node)),
+    ("vfs_rmdir", &["dentry"], Return(files::unlink)),
+    ("vfs_create", &["dentry"], Return(files::regular)),
+    ("vfs_mkdir", &["dentry"], Return(files::directory)),
+    ("vfs_mknod", &["dentry", "mode"], Return(files::node)),
+    ("vfs_symlink", &["dentry", "oldname"], Return(files::symlink)),
+    ("vfs_link", &["old_dentry", "new_dentry"], Return(files::link)),
+    ("notify_change", &["dentry", "attr"], Return(files::attributes)),
+    ("vfs_fallocate", &["file"], Return(files::allocate)),
+    ("vfs_setxattr", &["dentry", "name"], Return(files::set_xattr)),
+    ("vfs_removexattr", &["dentry", "name"], Return(files::remove_xattr)),
+    ("vfs_set_acl", &["dentry", "acl_name"], Return(files::set_xattr)),
+    ("vfs_remove_acl", &["dentry", "acl_name"], Return(files::remove_xattr)),
+    ("path_mount", &["dev_name", "path", "type_page", "flags"], Return(mounts::mount)),
+    ("do_move_mount", &["old_path", "new_path"], Return(mounts::attach)),
+    ("path_umount", &["path"], Return(mounts::unmount)),
     ("security_socket_connect", &["sock", "address", "addrlen"], Entry(network::connect)),
     ("do_init_module", &["mod"], Entry(kernel::module)),
+];
+
+/// Functions that not every kernel has, because one that is hooked too does their work there.
+const NOT_EVERYWHERE: &[&str] = &[
+    // Before 6.2 an ACL is set by vfs_setxattr.
+    "vfs_set_acl",
+    "vfs_remove_acl",
 ];
 
 /// Finds every hook's place in `kernel`; second, those that it lacks, and why.
@@ -68,38 +96,46 @@ pub fn resolve(kernel: &Kernel) -> (Vec<Hook>, Vec<String>) {
             let index = kernel.types.param_index(name, parameter);
             index.ok_or(format!("{name}: no parameter `{parameter}` in the kernel's types"))
         };
+        if NOT_EVERYWHERE.contains(&name) && kernel.symbols.address(name).is_none() {
+            continue;
+        }
         let address = kernel.symbols.address(name).ok_or(format!("{name}: no such symbol in this kernel"));
         match address.and_then(|address| Ok((address, wanted.iter().map(place).collect::<Result<_, _>>()?))) {
             Ok((address, parameters)) => hooks.push(Hook { name, address, parameters, handler }),
             Err(why) => missing.push(why),
         }
     }
+    missing.extend(io::Offsets::resolve(&kernel.types).err());
+    missing.extend(content::Places::resolve(kernel).err());
     (hooks, missing)
 }
 
 /// Offsets that only hooks need, bytes.
 pub struct Offsets {
     attr_valid: u64,
-    attr_mode: u64,
-    attr_uid: u64,
-    attr_gid: u64,
+    attr_size: u64,
     rename_old: u64,
     rename_new: u64,
+    /// `nsproxy.mnt_ns`
+    pub mount_namespace: Option<u64>,
+    /// Link address of the first process's `struct nsproxy`.
+    pub init_nsproxy: Option<u64>,
 }
 
 impl Offsets {
-    pub fn resolve(types: &Types) -> Result<Self, String> {
+    pub fn resolve(kernel: &Kernel) -> Result<Self, String> {
+        let types: &Types = &kernel.types;
         let of = |strukt: &str, names: &[&str]| {
             let found = names.iter().find_map(|name| types.member(strukt, name).ok());
             found.map(|field| field.offset).ok_or(format!("this kernel's types have no {strukt}.{}", names.join("|")))
         };
         Ok(Self {
             attr_valid: of("iattr", &["ia_valid"])?,
-            attr_mode: of("iattr", &["ia_mode"])?,
-            attr_uid: of("iattr", &["ia_uid", "ia_vfsuid"])?,
-            attr_gid: of("iattr", &["ia_gid", "ia_vfsgid"])?,
+            attr_size: of("iattr", &["ia_size"])?,
             rename_old: of("renamedata", &["old_dentry"])?,
             rename_new: of("renamedata", &["new_dentry"])?,
+            mount_namespace: of("nsproxy", &["mnt_ns"]).ok(),
+            init_nsproxy: kernel.symbols.address("init_nsproxy"),
         })
     }
 }
