@@ -121,6 +121,13 @@ pub struct Tap {
     pub exes: Exes,
     pub open_files: OpenFiles,
     pub offsets: hooks::Offsets,
+    pub tasks: hooks::Tasks,
+    pub transfers: hooks::Transfers,
+    pub flows: hooks::Flows,
+    /// Where sockets hold what; none if this kernel's types do not tell.
+    pub sockets: Option<lava_guest::linux::sock::Offsets>,
+    /// Offsets of name and length of the name in `struct msghdr`.
+    pub message: Option<(u64, u64)>,
     hooks: Vec<Hook>,
     missing: Vec<String>,
     /// Hook numbers by link address.
@@ -184,7 +191,13 @@ impl Tap {
         let kernel = Kernel::from_elf(&elf).map_err(|error| told(&error))?;
         let layout = Layout::resolve(&kernel.types, &kernel.symbols).map_err(|error| told(&error))?;
         let address = |name: &str| kernel.symbols.address(name).ok_or(format!("the kernel has no symbol {name}"));
-        let (hooks, missing) = hooks::resolve(&kernel);
+        let (hooks, mut missing) = hooks::resolve(&kernel);
+        let (tasks, without_tasks) = hooks::Tasks::resolve(&kernel.types);
+        let (flows, without_flows) = hooks::Flows::resolve(&kernel.types);
+        let sockets = lava_guest::linux::sock::Offsets::resolve(&kernel.types);
+        let without_sockets = sockets.as_ref().err().map(|why| format!("hooks on sockets: {why}"));
+        missing.extend([without_tasks, without_flows, without_sockets].into_iter().flatten());
+        let message = |name: &str| kernel.types.member("msghdr", name).ok().map(|field| field.offset);
         let returning: Vec<(usize, u64)> = (0..)
             .zip(&hooks)
             .filter_map(|(number, hook)| matches!(hook.handler, Handler::Return(_)).then_some((number, hook.address)))
@@ -197,6 +210,11 @@ impl Tap {
             exes: Exes::default(),
             open_files: OpenFiles::default(),
             offsets: hooks::Offsets::resolve(&kernel.types)?,
+            tasks,
+            transfers: hooks::Transfers::default(),
+            flows,
+            sockets: sockets.ok(),
+            message: message("msg_name").zip(message("msg_namelen")),
             by_address: hooks.iter().enumerate().map(|(number, hook)| (hook.address, number)).collect(),
             hooks,
             missing,
@@ -271,6 +289,9 @@ impl Tap {
     fn forget_kernel(&self) {
         if self.slide.swap(UNKNOWN, Ordering::AcqRel) != UNKNOWN {
             self.open_files.flush_all(&self.emitter);
+            self.transfers.flush_all(&self.emitter);
+            self.tasks.clear();
+            self.flows.clear();
             self.exes.clear();
             self.returns.clear();
         }
@@ -433,6 +454,7 @@ extern "C" fn on_execution(vcpu: c_uint, userdata: *mut c_void) {
 extern "C" fn on_exit(_id: PluginId, _userdata: *mut c_void) {
     if let Some(tap) = TAP.get() {
         tap.guarded(0, || tap.open_files.flush_all(&tap.emitter));
+        tap.guarded(0, || tap.transfers.flush_all(&tap.emitter));
         tap.emitter.close();
     }
 }
