@@ -1,7 +1,7 @@
 //! Bytes through sockets, summed up per socket and process.
 //!
-//! The first bytes in each direction are told at once, the rest is added up and told when the socket is closed, another
-//! process uses it, an unconnected one turns to another end, the guest restarts or the session ends. What is counted is what
+//! The first bytes in each direction are told at once, the rest is added up and told when the socket is closed, an
+//! unconnected one turns to another end, the guest restarts or the session ends. What is counted is what
 //! the kernel says it took or gave: the functions around the protocols are waited for.
 //!
 //! Several of these functions call each other, and which of them exist differs between kernels: the outermost one of a task
@@ -10,7 +10,7 @@
 //! Limits: sockets of the kernel itself and netlink are left out; io_uring's plain write to a socket counts what was asked for;
 //! an unconnected Unix datagram socket has no other end here; a look at bytes (`MSG_PEEK`) is no transfer.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 
 use lava_event::{Kind, NetEndpoint, Process, Protocol};
@@ -93,10 +93,13 @@ struct Call {
     to: Option<NetEndpoint>,
 }
 
-/// Sockets by the address of their `struct socket`, and calls by the address of their task.
+/// By the address of the `struct socket` and of the process's first task.
+type Records = BTreeMap<(u64, u64), Record>;
+
+/// What went through sockets, and calls by the address of their task.
 #[derive(Default)]
 pub struct Transfers {
-    records: Mutex<HashMap<u64, Record>>,
+    records: Mutex<Records>,
     calls: Mutex<HashMap<u64, Call>>,
 }
 
@@ -104,9 +107,7 @@ impl Transfers {
     /// Tells all sums and forgets the sockets.
     pub fn flush_all(&self, emitter: &Emitter) {
         if let Ok(mut records) = self.records.lock() {
-            let mut all: Vec<_> = records.drain().collect();
-            all.sort_unstable_by_key(|(address, _)| *address);
-            all.iter_mut().for_each(|(_, record)| record.tell(emitter, 0));
+            std::mem::take(&mut *records).values_mut().for_each(|record| record.tell(emitter, 0));
         }
         if let Ok(mut calls) = self.calls.lock() {
             calls.clear();
@@ -257,7 +258,7 @@ fn count(
     let owner = (leader, memory.u32(task.wrapping_add(layout.task.tgid))?);
     let Ok(mut records) = context.tap.transfers.records.lock() else { return Ok(()) };
     let emitter = &context.tap.emitter;
-    if let Some(record) = records.get_mut(&socket)
+    if let Some(record) = records.get_mut(&(socket, leader))
         && record.owner == owner
         && (other.is_none() || record.ends.connected || record.ends.remote == other)
     {
@@ -268,10 +269,11 @@ fn count(
         return Ok(());
     }
     let Some(mut ends) = network::ends(context, socket)? else { return Ok(()) };
-    if let Some(mut old) = records.remove(&socket) {
+    if let Some(mut old) = records.remove(&(socket, leader)) {
         old.tell(emitter, context.vcpu);
-        ends.peer = ends.peer.or(old.ends.peer);
     }
+    // Known since another process accepted it, and perhaps gone by now.
+    ends.peer = ends.peer.or_else(|| of(&records, socket).find_map(|(_, record)| record.ends.peer));
     if !ends.connected {
         ends.remote = other;
     }
@@ -279,11 +281,16 @@ fn count(
     let mut record = Record::new(owner, context.process(&context.current()?), ends);
     record.add(way, bytes);
     record.tell(emitter, context.vcpu);
-    records.insert(socket, record);
+    records.insert((socket, leader), record);
     Ok(())
 }
 
-fn make_room(records: &mut HashMap<u64, Record>, emitter: &Emitter, vcpu: u32) {
+/// What each process did with a socket.
+fn of(records: &Records, socket: u64) -> impl Iterator<Item = (&(u64, u64), &Record)> {
+    records.range((socket, 0)..=(socket, u64::MAX))
+}
+
+fn make_room(records: &mut Records, emitter: &Emitter, vcpu: u32) {
     if records.len() >= MAX_SOCKETS {
         records.values_mut().for_each(|record| record.tell(emitter, vcpu));
         records.clear();
@@ -315,7 +322,7 @@ pub fn accepted(context: &Context<'_>, socket: u64, process: &Process, ends: &En
     let leader = memory.pointer(task.wrapping_add(layout.task.group_leader))?;
     if let Ok(mut records) = context.tap.transfers.records.lock() {
         make_room(&mut records, &context.tap.emitter, context.vcpu);
-        records.insert(socket, Record::new((leader, process.pid), process.clone(), ends.clone()));
+        records.insert((socket, leader), Record::new((leader, process.pid), process.clone(), ends.clone()));
     }
     Ok(())
 }
@@ -323,9 +330,9 @@ pub fn accepted(context: &Context<'_>, socket: u64, process: &Process, ends: &En
 /// `__sock_release(sock, inode)`: the socket is closed for good.
 pub fn release(context: &Context<'_>) -> Result<(), Unreadable> {
     let socket = context.argument(0)?;
-    if let Ok(mut records) = context.tap.transfers.records.lock()
-        && let Some(mut record) = records.remove(&socket)
-    {
+    let Ok(mut records) = context.tap.transfers.records.lock() else { return Ok(()) };
+    let users: Vec<_> = of(&records, socket).map(|(key, _)| *key).collect();
+    for mut record in users.iter().filter_map(|key| records.remove(key)).collect::<Vec<_>>() {
         record.tell(&context.tap.emitter, context.vcpu);
     }
     Ok(())
