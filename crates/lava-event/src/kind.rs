@@ -314,7 +314,8 @@ pub enum Kind {
     NetSocket {
         /// `inet`, `inet6`, `unix`, `netlink`, `packet`... or its number.
         family: String,
-        /// `stream`, `dgram`, `raw`, `seqpacket`... or its number.
+        /// `stream`, `dgram`, `raw`, `seqpacket`... or its number. For netlink the part of the kernel that is spoken to: `route`,
+        /// `audit`, `generic`...
         way: String,
         /// Transport protocol.
         protocol: Protocol,
@@ -358,7 +359,8 @@ pub enum Kind {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         path: Option<GuestText>,
     },
-    /// Bytes went through a socket: the first at once, later ones summed up until it is closed or another process uses it.
+    /// Bytes went through a socket: the first of each direction at once, later ones of the same process summed up until it is
+    /// closed.
     #[serde(rename = "net.transfer")]
     NetTransfer {
         /// Transport protocol.

@@ -1,6 +1,6 @@
-//! What each event does to the graph; what happens to files is in `apply_files`.
+//! What each event does to the graph; what happens to files is in `apply_files`, on sockets in `apply_net`.
 
-use lava_event::{Credentials, DiskRegion, Event, FileType, Grade, GuestText, Kind, ProcessKey, ProcessRef, Protocol};
+use lava_event::{Credentials, DiskRegion, Event, FileType, Grade, GuestText, Kind, ProcessKey, ProcessRef};
 
 use crate::files::{FileState, Key};
 use crate::graph::{Graph, MAX_DECISIONS, Task};
@@ -18,8 +18,10 @@ impl Graph {
                 self.files.reset();
                 self.pipes.reset();
                 self.disks.reset();
+                self.channels.reset();
             }
             Kind::VmDecision { .. } => self.decision(event),
+            Kind::NetFlow { protocol, origin, destination, .. } => self.wire(event, *protocol, *origin, *destination),
             Kind::DiskWrite { disk, region, ranges, bytes, count, .. } => {
                 let happening = (*count, *bytes);
                 if let Some((found, device)) = self.disks.attribute(event.seq, disk, *region, ranges) {
@@ -77,12 +79,8 @@ impl Graph {
                 self.touch(event, actor, path, Some(file), Verb::Deletes);
                 self.files.unlink(path);
             }
-            Kind::NetConnect { protocol, destination: Some(to), .. } if *protocol != Protocol::Unix => {
-                if let Some(process) = self.tainted_node(actor) {
-                    let name = format!("{}:{} {protocol:?}", to.address, to.port).to_lowercase();
-                    let node = self.named(event, NodeKind::Endpoint, name);
-                    self.store.happen(event, Happening::observed(process, Verb::Connects, node));
-                }
+            Kind::NetConnect { .. } | Kind::NetFlowOwner { .. } | Kind::NetAccept { .. } | Kind::NetTransfer { .. } => {
+                self.network(event, actor)
             }
             Kind::KernelModuleLoad { name, .. } => {
                 if let Some(process) = self.tainted_node(actor) {
@@ -96,7 +94,7 @@ impl Graph {
     }
 
     /// The node of that kind and name.
-    fn named(&mut self, event: &Event, kind: NodeKind, name: String) -> NodeId {
+    pub(crate) fn named(&mut self, event: &Event, kind: NodeKind, name: String) -> NodeId {
         match self.names.get(&(kind, name.clone())) {
             Some(&node) => node,
             None => {

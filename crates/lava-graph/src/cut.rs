@@ -9,6 +9,11 @@
 //!    the process that does is tainted all the same;
 //! 5. if it is the launcher that hands the task in.
 //!
+//! Who receives over a socket what a tainted process sent becomes tainted, but not:
+//! 6. over a socket that everybody speaks to: those of systemd, D-Bus, the journal, syslog, udev and name services, by the name
+//!    of the socket ([`is_shared_socket`]); what such a daemon then does for the task is seen as what it does;
+//! 7. if it is one of 4 or 5.
+//!
 //! A job daemon (cron, at) that has read a tainted file stays clean, but what it forks from then on is tainted, *inferred*:
 //! which of its tables a job came from is not seen, so its other jobs are tainted too.
 
@@ -47,6 +52,31 @@ const SHARED: [&[u8]; 6] = [b"/var/log/", b"/run/utmp", b"/var/run/utmp", b"/run
 
 const SHARED_FILES: [&[u8]; 6] =
     [b"/etc/passwd", b"/etc/group", b"/etc/shadow", b"/etc/gshadow", b"/etc/ld.so.cache", b"/etc/mtab"];
+
+const SHARED_SOCKETS: [&[u8]; 8] = [
+    b"/run/systemd/",
+    b"/run/dbus/",
+    b"/run/udev/",
+    b"/run/nscd/",
+    b"/run/initctl",
+    b"/run/syslog",
+    b"/dev/log",
+    b"/org/freedesktop/",
+];
+
+/// True if everybody speaks to the Unix socket of that name: its receiver says nothing of who sent. `/run/user/UID` counts for
+/// its bus and systemd's sockets only.
+#[must_use]
+pub fn is_shared_socket(name: &[u8]) -> bool {
+    let name = name.strip_prefix(b"@").unwrap_or(name);
+    let plain = name.strip_prefix(b"/var/run/").map(|rest| [b"/run/", rest].concat());
+    let name = plain.as_deref().unwrap_or(name);
+    if let Some(rest) = name.strip_prefix(b"/run/user/") {
+        let below = rest.splitn(2, |&b| b == b'/').nth(1).unwrap_or_default();
+        return below == b"bus" || below.starts_with(b"systemd/");
+    }
+    SHARED_SOCKETS.iter().any(|place| name.starts_with(place))
+}
 
 /// What stands behind the last slash.
 pub(crate) fn base_name(path: &[u8]) -> &[u8] {

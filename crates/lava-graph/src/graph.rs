@@ -2,6 +2,7 @@
 
 use lava_event::{Event, EventSeq, Finding, GuestText, ProcessKey, Stage, Verdict};
 
+use crate::channels::Channels;
 use crate::disk::Disks;
 use crate::files::Files;
 use crate::pipes::Pipes;
@@ -33,6 +34,7 @@ pub struct Graph {
     pub(crate) files: Files,
     pub(crate) disks: Disks,
     pub(crate) pipes: Pipes,
+    pub(crate) channels: Channels,
     pub(crate) task: Option<Task>,
     pub(crate) root: Option<ProcessKey>,
     /// Endpoints, disk areas and modules, by name.

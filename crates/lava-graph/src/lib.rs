@@ -11,12 +11,13 @@
 //! *Invariant:* no I/O, no clock, no randomness: the same log gives the same graph. Memory is bounded; where a bound is
 //! reached, what comes is counted into one node that says so.
 //!
-//! *Limits:* taint is followed through forks, execs and files, not through memory, pipes or sockets: there are no events
-//! for these yet. See [`cut`] for where taint is held back on purpose.
+//! *Limits:* taint is followed through forks, execs, files and sockets, not through memory or pipes. See [`cut`] for where taint is held back on purpose.
 #![forbid(unsafe_code)]
 
 mod apply;
 mod apply_files;
+mod apply_net;
+mod channels;
 pub mod cut;
 mod disk;
 mod files;

@@ -77,6 +77,8 @@ pub enum Verb {
     Gains,
     /// Process -> a kernel module.
     Loads,
+    /// Process -> the process that receives it, over a socket within the guest.
+    Sends,
 }
 
 impl Verb {
@@ -100,6 +102,7 @@ impl Verb {
             Self::Connects => "connects to",
             Self::Gains => "gains",
             Self::Loads => "loads",
+            Self::Sends => "sends to",
         }
     }
 }
@@ -120,6 +123,8 @@ pub enum TaintRule {
     Read,
     /// Started by a job daemon (cron) that has read a tainted file. Inferred.
     Job,
+    /// Received bytes over a socket from a tainted process.
+    Received,
 }
 
 /// Why, and how surely, a node descends from the task.

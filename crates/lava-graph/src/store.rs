@@ -141,6 +141,11 @@ impl Store {
         }
     }
 
+    /// True if that was noted before.
+    pub(crate) fn has_edge(&self, from: NodeId, to: NodeId, verb: Verb) -> bool {
+        self.ends.contains_key(&(from, to, verb))
+    }
+
     /// Notes that something happened.
     pub(crate) fn happen(&mut self, event: &Event, what: Happening) -> Option<EdgeId> {
         let tainted = [what.from, what.to].iter().any(|&id| self.node(id).is_some_and(Node::is_tainted));

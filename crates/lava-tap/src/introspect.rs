@@ -55,14 +55,15 @@ impl<'a> Context<'a> {
         linux::read_task(&self.memory(), self.layout(), self.current_address()?)
     }
 
-    /// Its `task_struct`.
+    /// Address of that task's `task_struct`.
     pub fn current_address(&self) -> Result<u64, Unreadable> {
         // Hooks run in kernel mode, where GS is per-CPU data already; should a swapgs be still to come, the other base is.
         let base = match self.registers.read(self.bytes, Register::GsBase) {
             base if base >> 63 == 1 => base,
             _ => self.registers.read(self.bytes, Register::KernelGsBase),
         };
-        self.memory().pointer(self.layout().current_task_pointer(base, self.slide))
+        let pointer = self.layout().current_task_pointer(base, self.slide);
+        self.memory().pointer(pointer)
     }
 
     /// Emits what the acting process did.

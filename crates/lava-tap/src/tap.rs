@@ -125,10 +125,17 @@ pub struct Tap {
     pub exes: Exes,
     pub open_files: OpenFiles,
     pub offsets: hooks::Offsets,
+    pub tasks: hooks::Tasks,
+    pub transfers: hooks::Transfers,
+    pub flows: hooks::Flows,
+    /// Where sockets hold what; none if this kernel's types do not tell.
+    pub sockets: Option<lava_guest::linux::sock::Offsets>,
+    /// Offsets of name and length of the name in `struct msghdr`.
+    pub message: Option<(u64, u64)>,
     hooks: Vec<Hook>,
     missing: Vec<String>,
     /// Hook numbers by link address.
-    by_address: HashMap<u64, usize>,
+    by_address: HashMap<u64, Vec<usize>>,
     syscall_entry: u64,
     banner_address: u64,
     page_offset_base: u64,
@@ -189,7 +196,13 @@ impl Tap {
         let kernel = Kernel::from_elf(&elf).map_err(|error| told(&error))?;
         let layout = Layout::resolve(&kernel.types, &kernel.symbols).map_err(|error| told(&error))?;
         let address = |name: &str| kernel.symbols.address(name).ok_or(format!("the kernel has no symbol {name}"));
-        let (hooks, missing) = hooks::resolve(&kernel);
+        let (hooks, mut missing) = hooks::resolve(&kernel);
+        let (tasks, without_tasks) = hooks::Tasks::resolve(&kernel.types);
+        let (flows, without_flows) = hooks::Flows::resolve(&kernel.types);
+        let sockets = lava_guest::linux::sock::Offsets::resolve(&kernel.types);
+        let without_sockets = sockets.as_ref().err().map(|why| format!("hooks on sockets: {why}"));
+        missing.extend([without_tasks, without_flows, without_sockets].into_iter().flatten());
+        let message = |name: &str| kernel.types.member("msghdr", name).ok().map(|field| field.offset);
         let returning: Vec<(usize, u64)> = (0..)
             .zip(&hooks)
             .filter_map(|(number, hook)| matches!(hook.handler, Handler::Return(_)).then_some((number, hook.address)))
@@ -197,13 +210,22 @@ impl Tap {
         let functions: Vec<u64> = returning.iter().map(|&(_, address)| address).collect();
         let found = lava_guest::calls::return_addresses(&elf, &kernel.symbols, &functions);
         let costs = arguments.costs.then(|| Costs::new(hooks.iter().map(|hook| hook.name)));
+        let mut by_address: HashMap<u64, Vec<usize>> = HashMap::new();
+        for (number, hook) in hooks.iter().enumerate() {
+            by_address.entry(hook.address).or_default().push(number);
+        }
         let producer = lava_ring::Ring::attach(&arguments.ring).map_err(|error| error.to_string())?;
         Ok(Self {
             layout,
             exes: Exes::default(),
             open_files: OpenFiles::of(&kernel),
             offsets: hooks::Offsets::resolve(&kernel)?,
-            by_address: hooks.iter().enumerate().map(|(number, hook)| (hook.address, number)).collect(),
+            tasks,
+            transfers: hooks::Transfers::default(),
+            flows,
+            sockets: sockets.ok(),
+            message: message("msg_name").zip(message("msg_namelen")),
+            by_address,
             hooks,
             missing,
             syscall_entry: address("entry_SYSCALL_64")?,
@@ -269,7 +291,7 @@ impl Tap {
                 if let Some(number) = self.returns.number(link) {
                     watch(instruction, Point::Return(number));
                 }
-                if let Some(&number) = self.by_address.get(&link) {
+                for &number in self.by_address.get(&link).into_iter().flatten() {
                     watch(instruction, Point::Hook(number));
                 }
             }
@@ -283,6 +305,9 @@ impl Tap {
     fn forget_kernel(&self) {
         if self.slide.swap(UNKNOWN, Ordering::AcqRel) != UNKNOWN {
             self.open_files.flush_all(&self.emitter);
+            self.transfers.flush_all(&self.emitter);
+            self.tasks.clear();
+            self.flows.clear();
             self.exes.clear();
             self.returns.clear();
         }
@@ -498,6 +523,7 @@ extern "C" fn on_execution(vcpu: c_uint, userdata: *mut c_void) {
 extern "C" fn on_exit(_id: PluginId, _userdata: *mut c_void) {
     if let Some(tap) = TAP.get() {
         tap.guarded(0, || tap.open_files.flush_all(&tap.emitter));
+        tap.guarded(0, || tap.transfers.flush_all(&tap.emitter));
         if let Some(costs) = &tap.costs {
             eprint!("{}", costs.table());
         }

@@ -8,8 +8,11 @@ mod disk;
 mod escalate;
 mod execute;
 mod exploit;
+mod memfd;
 mod module;
 mod propagate;
+mod ptrace;
+mod sockets;
 
 use lava_event::{Event, EventSeq, Grade, ProcessKey, Severity};
 
@@ -85,10 +88,13 @@ pub(crate) fn all() -> Vec<Box<dyn Behaviour + Send>> {
     vec![
         Box::new(exploit::Exploit),
         Box::new(execute::Execute),
+        Box::new(memfd::Memfd),
         Box::new(escalate::Escalate::default()),
+        Box::new(ptrace::Ptrace),
         Box::new(disk::Disk::default()),
         Box::new(asep::Asep),
         Box::new(module::Module),
+        Box::new(sockets::Sockets),
         Box::new(propagate::Propagate::default()),
     ]
 }

@@ -85,7 +85,7 @@ const fn class(verb: Verb) -> Option<&'static str> {
         Verb::Loads => Some("modules"),
         Verb::Executes => Some("processes"),
         // A system program that is run is the process's own label.
-        Verb::Opens | Verb::Forks | Verb::Starts | Verb::Runs | Verb::Follows => None,
+        Verb::Opens | Verb::Forks | Verb::Starts | Verb::Runs | Verb::Follows | Verb::Sends => None,
     }
 }
 

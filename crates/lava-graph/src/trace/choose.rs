@@ -124,8 +124,9 @@ fn processes(graph: &Graph, choice: &mut Choice, programs: &BTreeSet<NodeId>, ta
         choice.kept.extend(if chain.len() <= room { chain } else { vec![id; room.min(1)] });
     }
     for node in graph.nodes().iter().filter(is_process) {
-        let other_root =
-            matches!(node.taint.map(|taint| taint.rule), Some(TaintRule::Read | TaintRule::Job | TaintRule::Image));
+        let other_root = node.taint.is_some_and(|taint| {
+            matches!(taint.rule, TaintRule::Read | TaintRule::Job | TaintRule::Image | TaintRule::Received)
+        });
         if choice.kept.len() < PROCESSES && (programs.contains(&node.id) || other_root) {
             choice.kept.insert(node.id);
         }

@@ -13,6 +13,8 @@ mod mounts;
 mod network;
 mod process;
 mod splice;
+mod tasks;
+mod transfer;
 
 use lava_guest::btf::Types;
 use lava_guest::kernel::Kernel;
@@ -21,6 +23,9 @@ use lava_guest::memory::Unreadable;
 use crate::introspect::Context;
 use crate::returns::Then;
 pub use io::OpenFiles;
+pub use network::Flows;
+pub use tasks::Tasks;
+pub use transfer::Transfers;
 
 /// When a hook is called.
 #[derive(Clone, Copy)]
@@ -43,7 +48,8 @@ pub struct Hook {
     pub handler: Handler,
 }
 
-/// (function, parameters by their names in the kernel's source, handler).
+/// (function, parameters by their names in the kernel's source, handler). Alternatives are separated by `|`, the first that the
+/// kernel has is taken; an empty one at the end: kernels without any do the same by way of another function in the table.
 const HOOKS: &[(&str, &[&str], Handler)] = &[
     ("wake_up_new_task", &["p"], Entry(process::fork)),
     ("security_bprm_committed_creds", &["bprm"], Entry(process::exec)),
@@ -72,33 +78,66 @@ const HOOKS: &[(&str, &[&str], Handler)] = &[
     ("vfs_fallocate", &["file"], Return(files::allocate)),
     ("vfs_setxattr", &["dentry", "name"], Return(files::set_xattr)),
     ("vfs_removexattr", &["dentry", "name"], Return(files::remove_xattr)),
-    ("vfs_set_acl", &["dentry", "acl_name"], Return(files::set_xattr)),
-    ("vfs_remove_acl", &["dentry", "acl_name"], Return(files::remove_xattr)),
+    // Before 6.2 an ACL is set by vfs_setxattr.
+    ("vfs_set_acl|", &["dentry", "acl_name"], Return(files::set_xattr)),
+    ("vfs_remove_acl|", &["dentry", "acl_name"], Return(files::remove_xattr)),
     ("path_mount", &["dev_name", "path", "type_page", "flags"], Return(mounts::mount)),
     ("do_move_mount", &["old_path", "new_path"], Return(mounts::attach)),
     ("path_umount", &["path"], Return(mounts::unmount)),
     ("security_socket_connect", &["sock", "address", "addrlen"], Entry(network::connect)),
     ("do_init_module", &["mod"], Entry(kernel::module)),
-];
-
-/// Functions that not every kernel has, because one that is hooked too does their work there.
-const NOT_EVERYWHERE: &[&str] = &[
-    // Before 6.2 an ACL is set by vfs_setxattr.
-    "vfs_set_acl",
-    "vfs_remove_acl",
+    ("kernel_clone", &["args"], Return(tasks::clone)),
+    ("__ptrace_link", &["child", "new_parent"], Entry(tasks::ptrace)),
+    ("do_send_sig_info", &["sig", "info", "p"], Return(tasks::signal)),
+    ("switch_task_namespaces", &["p", "new"], Entry(tasks::namespaces)),
+    ("set_fs_root", &["fs", "path"], Entry(tasks::chroot)),
+    ("chroot_fs_refs", &["old_root", "new_root"], Entry(tasks::pivot)),
+    ("__set_task_comm", &["tsk", "buf", "exec"], Entry(tasks::name)),
+    ("shmem_file_setup", &["name"], Return(tasks::memfd)),
+    ("hugetlb_file_setup", &["name"], Return(tasks::memfd)),
+    ("security_socket_post_create", &["sock", "family", "type", "protocol", "kern"], Entry(network::create)),
+    ("security_socket_bind", &["sock"], Entry(network::subject)),
+    ("security_socket_listen", &["sock"], Entry(network::subject)),
+    ("__sys_bind", &[], Return(network::bind)),
+    ("__sys_listen", &[], Return(network::listen)),
+    // io_uring's, from 6.11 on.
+    ("__sys_bind_socket|", &[], Return(network::bind)),
+    ("__sys_listen_socket|", &[], Return(network::listen)),
+    ("do_accept", &[], Return(network::accept)),
+    ("tcp_connect", &["sk"], Entry(network::tcp_flow)),
+    ("udp_send_skb", &["fl4"], Entry(network::udp_flow)),
+    ("udp_v6_send_skb", &["fl6"], Entry(network::udp6_flow)),
+    ("security_socket_sendmsg", &["sock", "msg", "size"], Entry(transfer::sends)),
+    ("__sys_sendto", &[], Return(transfer::sendto)),
+    ("____sys_sendmsg", &["sock"], Return(transfer::send)),
+    ("sock_sendmsg", &["sock"], Return(transfer::send)),
+    // Up to 6.4; splice_to_socket calls sock_sendmsg since then.
+    ("kernel_sendpage|", &["sock"], Return(transfer::send)),
+    ("vfs_write", &["file"], Return(transfer::write)),
+    ("vfs_writev", &["file"], Return(transfer::write)),
+    ("sock_recvmsg", &["sock", "msg", "flags"], Return(transfer::receive)),
+    ("____sys_recvmsg", &["sock", "msg_sys", "flags", "nosec"], Return(transfer::receive_more)),
+    ("do_splice_to|do_splice_read|vfs_splice_read", &["in"], Return(transfer::splice)),
+    ("__sock_release", &["sock"], Entry(transfer::release)),
 ];
 
 /// Finds every hook's place in `kernel`; second, those that it lacks, and why.
 pub fn resolve(kernel: &Kernel) -> (Vec<Hook>, Vec<String>) {
     let (mut hooks, mut missing) = (Vec::new(), Vec::new());
-    for &(name, wanted, handler) in HOOKS {
+    for &(names, wanted, handler) in HOOKS {
+        let mut alternatives = names.split('|');
+        let Some(name) =
+            alternatives.clone().find(|name| kernel.symbols.address(name).is_some()).or(alternatives.next())
+        else {
+            continue;
+        };
+        if names.ends_with('|') && kernel.symbols.address(name).is_none() {
+            continue;
+        }
         let place = |parameter: &&str| {
             let index = kernel.types.param_index(name, parameter);
             index.ok_or(format!("{name}: no parameter `{parameter}` in the kernel's types"))
         };
-        if NOT_EVERYWHERE.contains(&name) && kernel.symbols.address(name).is_none() {
-            continue;
-        }
         let address = kernel.symbols.address(name).ok_or(format!("{name}: no such symbol in this kernel"));
         match address.and_then(|address| Ok((address, wanted.iter().map(place).collect::<Result<_, _>>()?))) {
             Ok((address, parameters)) => hooks.push(Hook { name, address, parameters, handler }),

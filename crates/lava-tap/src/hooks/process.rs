@@ -1,9 +1,13 @@
 //! Processes: fork, exec, exit, credentials.
+//!
+//! Limits: a script that is run by its descriptor (`fexecve`, `/dev/fd/N`) is told by that name: the kernel has closed the
+//! script's own file by then. A program is always known by its file, whatever name it was run by.
 
-use lava_event::{Credentials, GuestText, Kind, ProcessRef};
+use lava_event::{Credentials, GuestText, Kind};
 use lava_guest::linux;
 use lava_guest::memory::{Unreadable, Virtual};
 
+use super::tasks;
 use crate::introspect::Context;
 
 /// Bytes of arguments, and of environment, that are kept.
@@ -15,18 +19,14 @@ const MAX_PATH: usize = 4096;
 /// `wake_up_new_task(p)`: the new task has all that fork gave it and is about to run for the first time.
 pub fn fork(context: &Context<'_>) -> Result<(), Unreadable> {
     let parent = context.current()?;
-    let child = linux::read_task(&context.memory(), context.layout(), context.argument(0)?)?;
-    let thread = child.pid != child.tgid;
-    let child = ProcessRef {
-        pid: child.tgid,
-        tid: child.pid,
-        start_ns: child.process_start_ns.unwrap_or(child.start_ns),
-        comm: child.comm.into(),
-    };
+    let task = linux::read_task(&context.memory(), context.layout(), context.argument(0)?)?;
+    let thread = task.pid != task.tgid;
+    let child = tasks::reference(&task);
     let actor = context.process(&parent);
+    let flags = context.tap.tasks.clone_flags(parent.address);
     context.tap.task.forked(&actor, &child);
-    context.tap.emitter.emit(context.vcpu, Some(actor), Kind::ProcessFork { child, thread, flags: 0 });
-    Ok(())
+    context.tap.emitter.emit(context.vcpu, Some(actor), Kind::ProcessFork { child, thread, flags });
+    if thread { Ok(()) } else { tasks::cloned_namespaces(context, parent.address, &task) }
 }
 
 /// `security_bprm_committed_creds(bprm)`: the point of no return is behind; the task has its new memory, name and rights.
@@ -70,12 +70,17 @@ pub fn exit(context: &Context<'_>) -> Result<(), Unreadable> {
     }
     let (memory, layout) = (context.memory(), context.layout());
     let task = linux::read_task(&memory, layout, context.argument(0)?)?;
-    let group = memory
-        .pointer(task.address.wrapping_add(layout.task.signal))
-        .and_then(|signal| memory.u32(signal.wrapping_add(layout.signal.group_exit_code)))
-        .unwrap_or(0);
-    // The group's code if exit_group or a signal set one, else the last thread's own (kernel/exit.c, wait_task_zombie).
-    let status = if group == 0 { task.exit_code } else { group };
+    // As wait_task_zombie (kernel/exit.c): the group's code if exit_group or a signal ended it, else that of its first
+    // thread, which may be gone for long.
+    let group = memory.pointer(task.address.wrapping_add(layout.task.signal)).ok().and_then(|signal| {
+        let ended = tasks::group_exit(context, signal)?;
+        if ended { memory.u32(signal.wrapping_add(layout.signal.group_exit_code)).ok() } else { None }
+    });
+    let first = || {
+        let leader = memory.pointer(task.address.wrapping_add(layout.task.group_leader))?;
+        memory.u32(leader.wrapping_add(layout.task.exit_code))
+    };
+    let status = group.or_else(|| first().ok()).unwrap_or(task.exit_code);
     let signal = status & 0x7f;
     let kind = match signal {
         0 => Kind::ProcessExit { code: Some(status >> 8 & 0xff), signal: None },
@@ -97,6 +102,10 @@ pub fn credentials(context: &Context<'_>) -> Result<(), Unreadable> {
         // Within an exec the program is the new one already, but its path is not yet known: read it afresh.
         let process = lava_event::Process { exe: context.exe(&task), ..context.process(&task) };
         context.tap.emitter.emit(context.vcpu, Some(process), Kind::ProcessCredentials { old, new });
+    }
+    let before = context.memory().pointer(task.address.wrapping_add(context.layout().task.cred))?;
+    if tasks::user_namespace_changes(context, before, context.argument(0)?)? {
+        context.emit(Kind::ProcessNamespaces { changed: vec!["user".to_owned()] })?;
     }
     Ok(())
 }
