@@ -9,6 +9,8 @@
 //! not escaped: wrap them before they are shown.
 
 mod path;
+pub mod regs;
+pub mod vma;
 
 pub use path::{GuestPath, MAX_COMPONENTS, MAX_PATH, path_of, path_of_dentry};
 

@@ -15,6 +15,7 @@
 //! before it no user space runs.
 
 mod api;
+mod areas;
 mod arguments;
 mod backtrace;
 mod emit;
@@ -26,3 +27,4 @@ mod ram;
 mod registers;
 mod returns;
 mod tap;
+mod unbacked;

@@ -60,6 +60,18 @@ pub struct Placement {
 const START_KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
 const KERNEL_IMAGE_SIZE: u64 = 1 << 30;
 
+impl Placement {
+    /// Guest physical address of what lies in the kernel's image or in the direct map of `ram` bytes.
+    pub fn physical(&self, address: u64, ram: u64) -> Option<u64> {
+        let image = address.wrapping_sub(START_KERNEL_MAP);
+        let direct = address.wrapping_sub(self.direct_map);
+        if image < KERNEL_IMAGE_SIZE {
+            return Some(image.wrapping_add(self.phys_base));
+        }
+        (direct < ram.saturating_add(4 << 30)).then_some(direct)
+    }
+}
+
 /// Memory of the current vCPU. Exists only inside a callback of that vCPU.
 ///
 /// The direct map and the kernel's image are read in RAM at once; other addresses (stacks, modules, user space) after a page walk
@@ -78,15 +90,8 @@ impl VcpuMemory<'_> {
     /// Guest physical address of a kernel address, without a page walk where that is possible.
     pub fn physical(&self, address: u64) -> Option<u64> {
         let ram = self.ram?;
-        if let Some(placement) = self.placement {
-            let image = address.wrapping_sub(START_KERNEL_MAP);
-            let direct = address.wrapping_sub(placement.direct_map);
-            if image < KERNEL_IMAGE_SIZE {
-                return Some(image.wrapping_add(placement.phys_base));
-            }
-            if direct < ram.size().saturating_add(4 << 30) {
-                return Some(direct);
-            }
+        if let Some(gpa) = self.placement.and_then(|placement| placement.physical(address, ram.size())) {
+            return Some(gpa);
         }
         let (cr3, five_level) = self.paging();
         AddressSpace::new(ram, cr3, five_level).translate(address).ok().map(|page| page.gpa)
