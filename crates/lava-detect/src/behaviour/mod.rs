@@ -8,6 +8,7 @@ mod disk;
 mod escalate;
 mod execute;
 mod exploit;
+mod inject;
 mod module;
 mod propagate;
 
@@ -85,6 +86,7 @@ pub(crate) fn all() -> Vec<Box<dyn Behaviour + Send>> {
     vec![
         Box::new(exploit::Exploit),
         Box::new(execute::Execute),
+        Box::new(inject::Inject::default()),
         Box::new(escalate::Escalate::default()),
         Box::new(disk::Disk::default()),
         Box::new(asep::Asep),
