@@ -193,6 +193,7 @@ mod tests {
 
     fn task(jit: &[&str]) -> Kind {
         Kind::VmTask {
+            name: "x".into(),
             path: "/home/user/x".into(),
             sha256: lava_event::Sha256::of(b""),
             profile: "jar".into(),

@@ -68,7 +68,8 @@ pub fn map(context: &Context<'_>) -> Result<Option<Then>, Unreadable> {
     })))
 }
 
-/// `mprotect_fixup(.., vma, .., start, end, newflags)`: one mapping's part of an mprotect.
+/// `mprotect_fixup(.., vma, .., start, end, newflags)`: one mapping's part of an mprotect. Told if it can be executed from now on,
+/// or could be and can be written too from now on.
 pub fn protect(context: &Context<'_>) -> Result<Option<Then>, Unreadable> {
     let Some(areas) = &context.tap.areas else { return Ok(None) };
     let new = context.argument(3)?;
