@@ -133,7 +133,7 @@ const USER32_CS: u64 = 0x23;
 /// The return addresses that frame pointers lead to; they rise, and stay in the stack.
 fn chain(known: &mut Known<'_>, stack: &Vma, sp: u64, mut bp: u64) -> Vec<Frame> {
     let (memory, mut frames, mut above) = (known.context.memory(), Vec::new(), sp);
-    while frames.len() < MAX_FRAMES - 1 && bp >= above && bp % 8 == 0 && stack.holds(bp.wrapping_add(15)) {
+    while frames.len() < MAX_FRAMES - 1 && bp >= above && bp.is_multiple_of(8) && stack.holds(bp.wrapping_add(15)) {
         let (Ok(next), Ok(back)) = (memory.u64(bp), memory.u64(bp.wrapping_add(8))) else { break };
         let Some(frame) = known.frame(back) else { break };
         frames.push(frame);
