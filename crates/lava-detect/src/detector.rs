@@ -43,7 +43,8 @@ impl Detector {
     ///
     /// Findings of one event come in the order of the kill chain.
     pub fn observe(&mut self, event: &Event, taint: &dyn Taint) -> Vec<Finding> {
-        if !taint.task_started() && !matches!(event.kind, Kind::VmEnded { .. }) {
+        // What the task is comes before it starts.
+        if !taint.task_started() && !matches!(event.kind, Kind::VmEnded { .. } | Kind::VmTask { .. }) {
             return Vec::new();
         }
         let mut hits = Vec::new();

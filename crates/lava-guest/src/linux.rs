@@ -10,7 +10,9 @@
 
 mod cache;
 mod path;
+pub mod regs;
 pub mod sock;
+pub mod vma;
 
 pub use cache::{CacheLayout, Cached, Placed, read_cached};
 pub use path::{GuestPath, MAX_COMPONENTS, MAX_PATH, path_of, path_of_dentry, path_of_dentry_in};

@@ -131,3 +131,29 @@ fn objects_in_the_real_layout() {
         assert_eq!(path_of_dentry(&g.space(), &layout, sh), opened, "{path}");
     }
 }
+
+#[test]
+fn system_calls() {
+    use lava_guest::syscalls::{Abi, Content, Syscalls};
+    for (_, vmlinuz) in kernels() {
+        let elf = lava_guest::image::kernel_elf(&vmlinuz).unwrap();
+        let kernel = lava_guest::kernel::Kernel::from_elf(&elf).unwrap();
+        let calls = Syscalls::read(&elf, &kernel.symbols, &kernel.types).unwrap();
+        let check = |abi, number, name: &str, parameters: &[&str]| {
+            let call = calls.get(abi, number).unwrap_or_else(|| panic!("{} {number}", kernel.release));
+            assert_eq!(call.name, name);
+            let known: Vec<&str> = call.parameters.iter().flatten().map(|p| p.name.as_str()).collect();
+            assert_eq!(known, parameters, "{name}");
+        };
+        check(Abi::X64, 0, "read", &["fd", "buf", "count"]);
+        check(Abi::X64, 4, "stat", &["filename", "statbuf"]);
+        check(Abi::X64, 59, "execve", &["filename", "argv", "envp"]);
+        check(Abi::X64, 257, "openat", &["dfd", "filename", "flags", "mode"]);
+        check(Abi::X64, 39, "getpid", &[]);
+        check(Abi::I386, 20, "getpid", &[]);
+        check(Abi::I386, 4, "write", &["fd", "buf", "count"]);
+        let execve = calls.get(Abi::X64, 59).and_then(|call| call.parameters.clone()).unwrap();
+        assert_eq!(execve[0].content, Content::Text);
+        assert!(calls.get(Abi::X64, 5000).is_none());
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use lava_event::{Event, FileId, GuestText, Kind, Process};
+use lava_event::{Event, FileId, GuestText, Kind, Process, ProcessRef};
 use lava_guest::layout::Layout;
 use lava_guest::linux;
 use lava_guest::memory::{Unreadable, Virtual};
@@ -46,8 +46,14 @@ impl<'a> Context<'a> {
 
     /// The hook's parameter number `index`; unreadable if the hook has none.
     pub fn argument(&self, index: usize) -> Result<u64, Unreadable> {
-        let place = self.parameters.get(index).copied();
-        place.and_then(|place| self.registers.argument(self.bytes, place)).ok_or(Unreadable { address: 0 })
+        /// Arguments in registers; the others lie on the stack, above the return address (System V AMD64 ABI, 3.2.3).
+        const IN_REGISTERS: usize = 6;
+        let place = *self.parameters.get(index).ok_or(Unreadable { address: 0 })?;
+        if let Some(value) = self.registers.argument(self.bytes, place) {
+            return Ok(value);
+        }
+        let above = 8 * (1 + place.saturating_sub(IN_REGISTERS)) as u64;
+        self.memory().u64(self.register(Register::Rsp).wrapping_add(above))
     }
 
     /// The task that runs on this vCPU.
@@ -79,6 +85,11 @@ impl<'a> Context<'a> {
         Ok(())
     }
 
+    /// The same for a task that was found otherwise than through this vCPU's GS, which in user mode a program can set.
+    pub fn emit_of(&self, task: &linux::Task, kind: Kind) {
+        self.tap.emitter.emit_event(self.vcpu, self.whole_of(task, kind));
+    }
+
     /// Asks the policy; the vCPU waits. Say what became of it with [`crate::emit::Emitter::settle`].
     #[allow(dead_code)] // The integrity watch asks.
     pub fn ask(&self, kind: Kind) -> Result<lava_event::Action, Unreadable> {
@@ -86,11 +97,25 @@ impl<'a> Context<'a> {
     }
 
     fn whole(&self, kind: Kind) -> Result<Event, Unreadable> {
-        let process = self.process(&self.current()?);
-        let mut event = self.tap.emitter.event(self.vcpu, Some(process), kind);
+        Ok(self.whole_of(&self.current()?, kind))
+    }
+
+    fn whole_of(&self, task: &linux::Task, kind: Kind) -> Event {
+        let mut event = self.tap.emitter.event(self.vcpu, Some(self.process(task)), kind);
         event.registers = Some(Box::new(self.registers.all(self.bytes)));
-        event.backtrace = crate::backtrace::of(self).map(Box::new);
-        Ok(event)
+        event.backtrace = crate::backtrace::of(self, task).map(Box::new);
+        event
+    }
+
+    /// Another task, by the address of its `task_struct`.
+    pub fn process_ref(&self, task: u64) -> Result<ProcessRef, Unreadable> {
+        let task = linux::read_task(&self.memory(), self.layout(), task)?;
+        Ok(ProcessRef {
+            pid: task.tgid,
+            tid: task.pid,
+            start_ns: task.process_start_ns.unwrap_or(task.start_ns),
+            comm: task.comm.into(),
+        })
     }
 
     /// The acting process. Its program's path is read once per program.

@@ -15,6 +15,7 @@
 //! before it no user space runs.
 
 mod api;
+mod areas;
 mod arguments;
 mod backtrace;
 mod costs;
@@ -27,3 +28,4 @@ mod ram;
 mod registers;
 mod returns;
 mod tap;
+mod unbacked;

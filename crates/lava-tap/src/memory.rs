@@ -66,6 +66,12 @@ impl Placement {
         let image = address.wrapping_sub(START_KERNEL_MAP);
         (image < KERNEL_IMAGE_SIZE).then(|| image.wrapping_add(self.phys_base))
     }
+
+    /// Guest physical address of what lies in the kernel's image or in the direct map of `ram` bytes.
+    pub fn physical(&self, address: u64, ram: u64) -> Option<u64> {
+        let direct = address.wrapping_sub(self.direct_map);
+        self.image(address).or((direct < ram.saturating_add(4 << 30)).then_some(direct))
+    }
 }
 
 /// Memory of the current vCPU. Exists only inside a callback of that vCPU.
@@ -86,14 +92,8 @@ impl VcpuMemory<'_> {
     /// Guest physical address of a kernel address, without a page walk where that is possible.
     pub fn physical(&self, address: u64) -> Option<u64> {
         let ram = self.ram?;
-        if let Some(placement) = self.placement {
-            if let Some(image) = placement.image(address) {
-                return Some(image);
-            }
-            let direct = address.wrapping_sub(placement.direct_map);
-            if direct < ram.size().saturating_add(4 << 30) {
-                return Some(direct);
-            }
+        if let Some(gpa) = self.placement.and_then(|placement| placement.physical(address, ram.size())) {
+            return Some(gpa);
         }
         let (cr3, five_level) = self.paging();
         AddressSpace::new(ram, cr3, five_level).translate(address).ok().map(|page| page.gpa)

@@ -13,6 +13,7 @@ use lava_guest::layout::Layout;
 use lava_guest::memory::{Physical, Unreadable, Virtual};
 
 use crate::api::{self, Instruction, PluginId, TranslationBlock};
+use crate::areas::Areas;
 use crate::arguments::Arguments;
 use crate::costs::Costs;
 use crate::emit::Emitter;
@@ -23,6 +24,7 @@ use crate::point::Point;
 use crate::ram::Ram;
 use crate::registers::{Register, Registers};
 use crate::returns::{self, Returns};
+use crate::unbacked::{self, Unbacked};
 
 /// The slide while it is not known.
 const UNKNOWN: u64 = u64::MAX;
@@ -68,6 +70,7 @@ impl Exes {
 #[derive(Default)]
 pub struct TaskProcesses {
     launcher: String,
+    started: AtomicBool,
     keys: Mutex<HashSet<ProcessKey>>,
 }
 
@@ -78,6 +81,9 @@ impl TaskProcesses {
     pub fn forked(&self, parent: &Process, child: &ProcessRef) {
         let Ok(mut keys) = self.keys.lock() else { return };
         let launched = !self.launcher.is_empty() && parent.exe.bytes() == self.launcher.as_bytes();
+        if launched {
+            self.started.store(true, Ordering::Relaxed);
+        }
         if (launched || keys.contains(&parent.key())) && keys.len() < Self::MAX {
             keys.insert(ProcessKey { pid: child.pid, start_ns: child.start_ns });
         }
@@ -87,6 +93,11 @@ impl TaskProcesses {
         if let Ok(mut keys) = self.keys.lock() {
             keys.remove(&process.key());
         }
+    }
+
+    /// True once the launcher has forked; always, if nobody said which program that is.
+    pub fn started(&self) -> bool {
+        self.launcher.is_empty() || self.started.load(Ordering::Relaxed)
     }
 
     /// True for a process of the task.
@@ -110,9 +121,17 @@ pub struct Tap {
     pub kernel: Kernel,
     pub emitter: Emitter,
     pub task: TaskProcesses,
-    /// Whether every system call is told.
-    #[allow(dead_code)] // hooks::api
-    pub api: bool,
+    /// The system calls, if every one is told.
+    pub api: Option<hooks::ApiTrace>,
+    /// How mappings are read; None if this kernel's types lack something for it.
+    pub areas: Option<Areas>,
+    pub unbacked: Unbacked,
+    pub remote_writes: hooks::RemoteWrites,
+    pub pivots: hooks::Pivots,
+    /// By vCPU: the address of the running task's `task_struct`; 0 before the first switch.
+    current: Vec<AtomicU64>,
+    /// Link addresses of the kernel's code.
+    text: std::ops::Range<u64>,
     ram_file: Option<String>,
     ram: OnceLock<Option<Ram>>,
     direct_map: AtomicU64,
@@ -147,6 +166,11 @@ pub struct Tap {
 }
 
 static TAP: OnceLock<Tap> = OnceLock::new();
+
+thread_local! {
+    /// The vCPU whose thread this is (MTTCG: one each).
+    static VCPU: Cell<u32> = const { Cell::new(u32::MAX) };
+}
 
 /// QEMU's entry point.
 ///
@@ -196,13 +220,15 @@ impl Tap {
         let kernel = Kernel::from_elf(&elf).map_err(|error| told(&error))?;
         let layout = Layout::resolve(&kernel.types, &kernel.symbols).map_err(|error| told(&error))?;
         let address = |name: &str| kernel.symbols.address(name).ok_or(format!("the kernel has no symbol {name}"));
-        let (hooks, mut missing) = hooks::resolve(&kernel);
+        let (hooks, mut missing) = hooks::resolve(&kernel, arguments.api);
         let (tasks, without_tasks) = hooks::Tasks::resolve(&kernel.types);
         let (flows, without_flows) = hooks::Flows::resolve(&kernel.types);
         let sockets = lava_guest::linux::sock::Offsets::resolve(&kernel.types);
         let without_sockets = sockets.as_ref().err().map(|why| format!("hooks on sockets: {why}"));
         missing.extend([without_tasks, without_flows, without_sockets].into_iter().flatten());
         let message = |name: &str| kernel.types.member("msghdr", name).ok().map(|field| field.offset);
+        let areas = Areas::resolve(&kernel).map_err(|error| missing.push(error)).ok();
+        let api = if arguments.api { Some(hooks::ApiTrace::resolve(&elf, &kernel)?) } else { None };
         let returning: Vec<(usize, u64)> = (0..)
             .zip(&hooks)
             .filter_map(|(number, hook)| matches!(hook.handler, Handler::Return(_)).then_some((number, hook.address)))
@@ -231,7 +257,13 @@ impl Tap {
             syscall_entry: address("entry_SYSCALL_64")?,
             banner_address: address("linux_banner")?,
             task: TaskProcesses { launcher: arguments.launcher, ..TaskProcesses::default() },
-            api: arguments.api,
+            api,
+            areas,
+            unbacked: Unbacked::default(),
+            remote_writes: hooks::RemoteWrites::resolve(&kernel),
+            pivots: hooks::Pivots::default(),
+            current: (0..producer.rings()).map(|_| AtomicU64::new(0)).collect(),
+            text: address("_stext")?..address("_etext")?,
             ram_file: arguments.ram,
             ram: OnceLock::new(),
             direct_map: AtomicU64::new(0),
@@ -273,6 +305,11 @@ impl Tap {
             self.forget_kernel();
         }
         if start >> 63 == 0 {
+            // A translation happens in the thread of the vCPU that needs it.
+            if count > 0 && unbacked::wanted(self, VCPU.get(), start) {
+                // SAFETY: the block has instructions; within the callback.
+                watch(unsafe { api::qemu_plugin_tb_get_insn(block, 0) }, Point::User(0));
+            }
             return;
         }
         if self.slide.load(Ordering::Relaxed) == UNKNOWN {
@@ -310,7 +347,26 @@ impl Tap {
             self.flows.clear();
             self.exes.clear();
             self.returns.clear();
+            self.unbacked.clear();
+            self.current.iter().for_each(|task| task.store(0, Ordering::Relaxed));
         }
+    }
+
+    /// A task begins to run on `vcpu`.
+    pub fn switched(&self, vcpu: u32, task: u64) {
+        if let Some(current) = self.current.get(vcpu as usize) {
+            current.store(task, Ordering::Relaxed);
+        }
+    }
+
+    /// Address of the `task_struct` of the task that runs on `vcpu`, once one was switched to.
+    pub fn running(&self, vcpu: u32) -> Option<u64> {
+        self.current.get(vcpu as usize).map(|task| task.load(Ordering::Relaxed)).filter(|&task| task != 0)
+    }
+
+    /// Whether the link address lies in the kernel's code.
+    pub fn is_text(&self, link: u64) -> bool {
+        self.text.contains(&link)
     }
 
     /// The guest's RAM, if QEMU's mapping of it was found.
@@ -357,7 +413,8 @@ impl Tap {
                 let (rsp, rax) = (context.register(Register::Rsp), context.register(Register::Rax));
                 self.told(&context, "a function's return", self.returns.returned(&context, number, rsp, rax));
             }
-            Point::Msr | Point::Control { .. } | Point::Descriptor(_) | Point::User(_) | Point::Kernel(_) => {}
+            Point::User(_) => self.told(&context(&[]), "code without a file", unbacked::executed(&context(&[]))),
+            Point::Msr | Point::Control { .. } | Point::Descriptor(_) | Point::Kernel(_) => {}
         }
     }
 
@@ -491,6 +548,7 @@ fn is_wrmsr(instruction: *const Instruction) -> bool {
 
 extern "C" fn on_vcpu(_id: PluginId, vcpu: c_uint) {
     let Some(tap) = TAP.get() else { return };
+    VCPU.set(vcpu);
     tap.guarded(vcpu, || match (Registers::of_current_vcpu(), tap.vcpus.get(vcpu as usize)) {
         (Ok(registers), Some(slot)) => {
             if let Ok(mut slot) = slot.lock() {

@@ -33,6 +33,9 @@ enum Command {
     Show {
         /// A session's folder, its id, or `latest`.
         session: String,
+        /// Instead, the events that carry the processor's registers: these, and how the program came there.
+        #[arg(long)]
+        registers: bool,
         /// Folder of sessions, if not the usual one.
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
@@ -83,7 +86,8 @@ const THREAT: u8 = 3;
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(run) => run.run(),
-        Command::Show { session, out } => show::session(&session, out.as_deref()).map(|()| CLEAN),
+        Command::Show { session, registers: true, out } => show::registers(&session, out.as_deref()).map(|()| CLEAN),
+        Command::Show { session, registers: false, out } => show::session(&session, out.as_deref()).map(|()| CLEAN),
         Command::Events { session, kind, format, out } => {
             show::events(&session, kind.as_deref(), format, out.as_deref()).map(|()| CLEAN)
         }

@@ -1,4 +1,4 @@
-//! `lava show`, `lava events`, `lava sessions`: reading what was recorded.
+//! `lava show [--registers]`, `lava events`, `lava sessions`: reading what was recorded.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -88,6 +88,35 @@ pub fn events(name: &str, kind: Option<&str>, format: Format, out: Option<&Path>
             Format::Jsonl => writeln!(out, "{}", serde_json::to_string(&event)?)?,
             Format::Text => writeln!(out, "{}", line(&event))?,
         }
+    }
+    out.flush()?;
+    Ok(())
+}
+
+/// `lava show --registers`: the events that carry registers, with these and the backtrace.
+pub fn registers(name: &str, out: Option<&Path>) -> Result<()> {
+    let session = find(name, out)?;
+    let out = &mut std::io::BufWriter::new(std::io::stdout().lock());
+    let mut any = false;
+    for event in session.events()? {
+        let event = event?;
+        let Some(registers) = &event.registers else { continue };
+        any = true;
+        writeln!(out, "{}", line(&event))?;
+        for row in registers.iter().collect::<Vec<_>>().chunks(4) {
+            let cells: Vec<String> = row.iter().map(|(name, value)| format!("{name:>9} {value:016x}")).collect();
+            writeln!(out, "{}", cells.join(" "))?;
+        }
+        let backtrace = event.backtrace.as_deref();
+        for (title, frames) in backtrace.map(|b| [("kernel", &b.kernel), ("program", &b.user)]).into_iter().flatten() {
+            for frame in frames {
+                writeln!(out, "  {title:<8} {:016x} {}", frame.address, frame.place)?;
+            }
+        }
+        writeln!(out)?;
+    }
+    if !any {
+        writeln!(out, "no event of this session carries registers")?;
     }
     out.flush()?;
     Ok(())

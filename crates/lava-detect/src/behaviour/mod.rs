@@ -8,6 +8,7 @@ mod disk;
 mod escalate;
 mod execute;
 mod exploit;
+mod inject;
 mod memfd;
 mod module;
 mod propagate;
@@ -89,6 +90,7 @@ pub(crate) fn all() -> Vec<Box<dyn Behaviour + Send>> {
         Box::new(exploit::Exploit),
         Box::new(execute::Execute),
         Box::new(memfd::Memfd),
+        Box::new(inject::Inject::default()),
         Box::new(escalate::Escalate::default()),
         Box::new(ptrace::Ptrace),
         Box::new(disk::Disk::default()),

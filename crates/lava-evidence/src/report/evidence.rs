@@ -79,16 +79,21 @@ fn label<'a>(trace: &'a Trace, id: &str) -> &'a str {
     trace.nodes.iter().find(|node| node.id == id).map_or("?", |node| &node.label)
 }
 
-/// An event's JSON, readable and bounded; registers in hexadecimal.
+/// An event's JSON, readable and bounded; registers in hexadecimal, then the backtrace.
 fn excerpt(event: &Event) -> String {
     let mut plain = event.clone();
-    let registers = plain.registers.take();
+    let (registers, backtrace) = (plain.registers.take(), plain.backtrace.take());
     let mut out =
         serde_json::to_string_pretty(&plain).map_or_else(|error| error.to_string(), |json| block(&json, 3000));
     if let Some(registers) = registers {
         out.push('\n');
         for (i, (name, value)) in registers.iter().enumerate() {
             let _ = write!(out, "{name:>8} {value:016x}{}", if i % 4 == 3 { "\n" } else { "  " });
+        }
+    }
+    for (title, frames) in backtrace.iter().flat_map(|known| [("kernel", &known.kernel), ("program", &known.user)]) {
+        for frame in frames.iter().take(32) {
+            let _ = write!(out, "\n{title:>8} {:016x} {}", frame.address, block(&frame.place.to_string(), 300));
         }
     }
     out

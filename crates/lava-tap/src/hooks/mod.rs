@@ -5,14 +5,18 @@
 //! have is told in `vm.introspection`. A hook that must know whether the function succeeded says at its entry what is to be told
 //! when it returns.
 
+mod api;
 mod content;
 mod files;
 mod io;
 mod kernel;
+mod memory;
 mod mounts;
 mod network;
+mod pivot;
 mod process;
 mod splice;
+mod switch;
 mod tasks;
 mod transfer;
 
@@ -22,8 +26,11 @@ use lava_guest::memory::Unreadable;
 
 use crate::introspect::Context;
 use crate::returns::Then;
+pub use api::ApiTrace;
 pub use io::OpenFiles;
+pub use memory::RemoteWrites;
 pub use network::Flows;
+pub use pivot::Pivots;
 pub use tasks::Tasks;
 pub use transfer::Transfers;
 
@@ -119,12 +126,41 @@ const HOOKS: &[(&str, &[&str], Handler)] = &[
     ("____sys_recvmsg", &["sock", "msg_sys", "flags", "nosec"], Return(transfer::receive_more)),
     ("do_splice_to|do_splice_read|vfs_splice_read", &["in"], Return(transfer::splice)),
     ("__sock_release", &["sock"], Entry(transfer::release)),
+    ("__switch_to", &["next_p"], Entry(switch::switch)),
+    ("do_mmap", &["file", "len", "prot", "flags"], Return(memory::map)),
+    ("mprotect_fixup", &["vma", "start", "end", "newflags"], Return(memory::protect)),
+    ("ptrace_access_vm", &["tsk", "addr", "len", "gup_flags"], Return(memory::poke)),
+    ("process_vm_rw", &["rvec", "vm_write"], Return(memory::vm_writev)),
+    ("mm_access", &["task"], Entry(memory::target)),
+    ("mem_rw", &["file", "count", "ppos", "write"], Entry(memory::proc_mem)),
+    ("access_remote_vm", &["mm", "gup_flags"], Return(memory::remote)),
+    // Entries of system calls: their one argument is the saved registers, however it is called.
+    ("__x64_sys_execve", &[], Entry(|c| pivot::check(c, "execve"))),
+    ("__x64_sys_execveat", &[], Entry(|c| pivot::check(c, "execveat"))),
+    ("__x64_sys_mmap", &[], Entry(|c| pivot::check_protecting(c, "mmap"))),
+    ("__x64_sys_mprotect", &[], Entry(|c| pivot::check_protecting(c, "mprotect"))),
+    ("__x64_sys_pkey_mprotect", &[], Entry(|c| pivot::check_protecting(c, "pkey_mprotect"))),
+    ("__x64_sys_memfd_create", &[], Entry(|c| pivot::check(c, "memfd_create"))),
+    ("__x64_sys_connect", &[], Entry(|c| pivot::check(c, "connect"))),
+    ("__x64_sys_ptrace", &[], Entry(|c| pivot::check(c, "ptrace"))),
+    ("__ia32_compat_sys_execve", &[], Entry(|c| pivot::check(c, "execve"))),
+    ("__ia32_sys_mmap_pgoff", &[], Entry(|c| pivot::check_protecting(c, "mmap2"))),
+    ("__ia32_sys_mprotect", &[], Entry(|c| pivot::check_protecting(c, "mprotect"))),
+    ("__ia32_sys_connect", &[], Entry(|c| pivot::check(c, "connect"))),
+];
+
+/// The same, set only if every system call is to be told.
+const API_HOOKS: &[(&str, &[&str], Handler)] = &[
+    ("do_syscall_64", &["regs", "nr"], Entry(api::enter_64)),
+    ("do_int80_emulation", &["regs"], Entry(api::enter_int80)),
+    ("do_fast_syscall_32", &["regs"], Entry(api::enter_fast_32)),
+    ("syscall_exit_to_user_mode", &["regs"], Entry(api::leave)),
 ];
 
 /// Finds every hook's place in `kernel`; second, those that it lacks, and why.
-pub fn resolve(kernel: &Kernel) -> (Vec<Hook>, Vec<String>) {
+pub fn resolve(kernel: &Kernel, api: bool) -> (Vec<Hook>, Vec<String>) {
     let (mut hooks, mut missing) = (Vec::new(), Vec::new());
-    for &(names, wanted, handler) in HOOKS {
+    for &(names, wanted, handler) in HOOKS.iter().chain(API_HOOKS.iter().filter(|_| api)) {
         let mut alternatives = names.split('|');
         let Some(name) =
             alternatives.clone().find(|name| kernel.symbols.address(name).is_some()).or(alternatives.next())

@@ -6,6 +6,7 @@ mod common;
 mod files;
 mod ground_truth;
 mod known_count;
+mod memory;
 mod trouble;
 mod truth;
 mod zero_loss;
