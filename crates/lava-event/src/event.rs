@@ -186,3 +186,18 @@ impl Event {
         self.process.as_ref().map(Process::key)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A kind's members stand beside the event's own in JSON: none may bear the name of another.
+    #[test]
+    fn a_mount_reads_back() {
+        let kind =
+            Kind::FileMount { device: "/dev/vda1".into(), path: "/mnt".into(), fs_type: "ext4".into(), flags: 1 };
+        let event = Event::new(7, Source::Tap, kind);
+        let json = serde_json::to_string(&event).unwrap();
+        assert_eq!(serde_json::from_str::<Event>(&json).unwrap(), event);
+    }
+}

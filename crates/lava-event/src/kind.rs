@@ -213,7 +213,7 @@ pub enum Kind {
     #[serde(rename = "file.mount")]
     FileMount {
         /// What was mounted: a device, a path.
-        source: GuestText,
+        device: GuestText,
         /// Where.
         path: GuestText,
         /// Type of the file system; empty where none was given.

@@ -97,7 +97,7 @@ impl Kind {
             Self::FileXattr { path, name, removed, .. } => {
                 format!("{} attribute {name} of {path}", if *removed { "removes" } else { "sets" })
             }
-            Self::FileMount { source, path, fs_type, .. } => format!("mounts {source} on {path} ({fs_type})"),
+            Self::FileMount { device, path, fs_type, .. } => format!("mounts {device} on {path} ({fs_type})"),
             Self::FileUnmount { path } => format!("unmounts {path}"),
             Self::FileAttributes { path, file, mode, uid, gid } => {
                 let mut out = format!("attributes of {path}:");

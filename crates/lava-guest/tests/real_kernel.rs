@@ -99,7 +99,7 @@ fn types() {
             assert_eq!(types.param_index(function, name), Some(index));
         }
         let cache = lava_guest::linux::CacheLayout::resolve(&types).unwrap_or_else(|e| panic!("{path}: {e}"));
-        assert!(cache.page == 64 && cache.slots % 8 == 0 && cache.up_to_date > 0, "{path}: {cache:?}");
+        assert!(cache.page == 64 && cache.slots.is_multiple_of(8) && cache.up_to_date > 0, "{path}: {cache:?}");
         assert_eq!(types.enum_value(None, "READING_MODULE"), Some(2), "{path}");
         assert_eq!(types.enum_value(Some("kernel_read_file_id"), "READING_FIRMWARE"), Some(1), "{path}");
         assert!(types.has_struct("linux_binprm") && !types.has_struct("no_such_struct"));

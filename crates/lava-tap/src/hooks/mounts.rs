@@ -30,7 +30,7 @@ pub fn mount(context: &Context<'_>) -> Result<Option<Then>, Unreadable> {
         })
     };
     let path = context.path(context.argument(1)?);
-    told(Kind::FileMount { source: text(0)?, path, fs_type: text(2)?, flags: context.argument(3)? })
+    told(Kind::FileMount { device: text(0)?, path, fs_type: text(2)?, flags: context.argument(3)? })
 }
 
 /// `do_move_mount(old_path, new_path, ..)`: `move_mount(2)`; from `mount(2)` it is told by [`mount`].
@@ -56,7 +56,7 @@ pub fn attach(context: &Context<'_>) -> Result<Option<Then>, Unreadable> {
         .and_then(|kind| memory.pointer(kind.wrapping_add(layout.file_system_type.name)))
         .map(|name| memory.read_cstr(name, MAX_TYPE).bytes.into())
         .unwrap_or_default();
-    told(Kind::FileMount { source, path: context.path(new), fs_type, flags: if attached { MOVE } else { 0 } })
+    told(Kind::FileMount { device: source, path: context.path(new), fs_type, flags: if attached { MOVE } else { 0 } })
 }
 
 /// `path_umount(path, flags)`
