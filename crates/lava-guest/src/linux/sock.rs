@@ -127,11 +127,8 @@ pub fn read_socket(memory: &dyn Virtual, layout: &Layout, o: &Offsets, socket: u
 pub fn read_sock(memory: &dyn Virtual, layout: &Layout, sk: u64) -> Result<Socket, Unreadable> {
     let l = &layout.sock;
     let at = |offset: u64| member(sk, offset);
-    let mut found = Socket {
-        family: memory.u16(at(l.family)?)?,
-        protocol: memory.u16(at(l.protocol)?)?,
-        ..Socket::default()
-    };
+    let mut found =
+        Socket { family: memory.u16(at(l.family)?)?, protocol: memory.u16(at(l.protocol)?)?, ..Socket::default() };
     let v6 = |offset: Option<u64>| -> Result<IpAddr, Unreadable> {
         let mut bytes = [0; 16];
         memory.read(at(offset.ok_or(Unreadable { address: sk })?)?, &mut bytes)?;

@@ -4,4 +4,5 @@ mod attack;
 mod benign;
 mod common;
 mod ground_truth;
+mod processes;
 mod trouble;

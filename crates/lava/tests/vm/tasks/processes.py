@@ -100,11 +100,15 @@ def names():
 assert wait(child(names)) == 0
 
 # Namespaces: a user namespace of its own, then a network and a chroot in it; a clone into new ones.
+os.mkdir("jail")
+
+
 def namespaces():
     check(libc.unshare(0x10000000))
     check(libc.unshare(0x40000000 | 0x04000000))
-    os.mkdir("jail")
     os.chroot("jail")
+
+
 unshared = child(namespaces)
 fact("namespaces", wait(unshared) == 0)
 def cloned():
