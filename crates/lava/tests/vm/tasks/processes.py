@@ -208,7 +208,11 @@ connection.close()
 assert wait(pid) == 0
 named.close()
 
-# A flow that leaves the machine.
+# A flow that leaves the machine, once the machine has its address.
+for _ in range(600):
+    if any(line.split()[1] != "Destination" for line in open("/proc/net/route") if not line.startswith("lo")):
+        break
+    time.sleep(0.1)
 pid = child(lambda: socket.socket().connect_ex(("10.77.0.3", 22)) * 0)
 fact("flow", pid)
 wait(pid)
