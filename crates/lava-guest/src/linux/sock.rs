@@ -175,7 +175,7 @@ fn unix_name(memory: &dyn Virtual, o: &Offsets, sk: u64) -> Option<Vec<u8>> {
 pub fn decode_unix_name(bytes: &[u8]) -> Option<Vec<u8>> {
     match bytes.split_first() {
         None => None,
-        Some((0, name)) if name.is_empty() => None,
+        Some((0, [])) => None,
         Some((0, name)) => Some([b"@", name].concat()),
         Some(_) => Some(bytes.split(|&byte| byte == 0).next().unwrap_or_default().to_vec()),
     }

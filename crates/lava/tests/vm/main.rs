@@ -7,6 +7,7 @@ mod files;
 mod ground_truth;
 mod known_count;
 mod memory;
+mod processes;
 mod trouble;
 mod truth;
 mod zero_loss;

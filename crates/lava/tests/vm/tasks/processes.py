@@ -100,11 +100,15 @@ def names():
 assert wait(child(names)) == 0
 
 # Namespaces: a user namespace of its own, then a network and a chroot in it; a clone into new ones.
+os.mkdir("jail")
+
+
 def namespaces():
     check(libc.unshare(0x10000000))
     check(libc.unshare(0x40000000 | 0x04000000))
-    os.mkdir("jail")
     os.chroot("jail")
+
+
 unshared = child(namespaces)
 fact("namespaces", wait(unshared) == 0)
 def cloned():
@@ -204,7 +208,11 @@ connection.close()
 assert wait(pid) == 0
 named.close()
 
-# A flow that leaves the machine.
+# A flow that leaves the machine, once the machine has its address.
+for _ in range(600):
+    if any(line.split()[1] != "Destination" for line in open("/proc/net/route") if not line.startswith("lo")):
+        break
+    time.sleep(0.1)
 pid = child(lambda: socket.socket().connect_ex(("10.77.0.3", 22)) * 0)
 fact("flow", pid)
 wait(pid)
