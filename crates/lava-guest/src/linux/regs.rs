@@ -132,7 +132,8 @@ mod tests {
         guest.write_u64(task + LAYOUT.stack, stack);
         let saved = stack + THREAD_SIZE - padding - LAYOUT.size;
         assert!(user_registers(&guest.space(), &LAYOUT, task).is_err(), "a kernel thread has none");
-        for (offset, value) in [(LAYOUT.cs, 0x33), (LAYOUT.ss, 0x2b), (LAYOUT.ip, 0x40_1000), (LAYOUT.sp, 0x7ffd_0000)] {
+        for (offset, value) in [(LAYOUT.cs, 0x33), (LAYOUT.ss, 0x2b), (LAYOUT.ip, 0x40_1000), (LAYOUT.sp, 0x7ffd_0000)]
+        {
             guest.write_u64(saved + offset, value);
         }
         let read = user_registers(&guest.space(), &LAYOUT, task).unwrap();
