@@ -116,6 +116,9 @@ fn enter(context: &Context<'_>, abi: Abi, number: impl Fn(&UserRegisters) -> u32
 /// `syscall_exit_to_user_mode(regs)`: the result is in the saved registers.
 pub fn leave(context: &Context<'_>) -> Result<(), Unreadable> {
     let Some((trace, areas)) = context.tap.api.as_ref().zip(context.tap.areas.as_ref()) else { return Ok(()) };
+    if !context.tap.task.started() {
+        return Ok(());
+    }
     let address = context.argument(0)?;
     let Some(mut pending) = trace.pending.lock().ok().and_then(|mut all| all.remove(&address)) else { return Ok(()) };
     let memory = context.memory();
