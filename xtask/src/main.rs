@@ -5,6 +5,7 @@ mod bench;
 mod build;
 mod demo;
 mod deps;
+mod fuzz;
 mod setup;
 mod shell;
 mod test;
@@ -42,6 +43,12 @@ enum Command {
         #[arg(long, default_value_t = 5)]
         rounds: usize,
     },
+    /// Fuzz everything that reads bytes from the guest.
+    Fuzz {
+        /// Seconds per target.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
 }
 
 fn main() -> ExitCode {
@@ -54,6 +61,7 @@ fn main() -> ExitCode {
         Command::Test => test::run(),
         Command::Deps => deps::run(),
         Command::Bench { rounds } => bench::run(rounds),
+        Command::Fuzz { seconds } => fuzz::run(seconds),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

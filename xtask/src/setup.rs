@@ -12,6 +12,7 @@ use crate::shell;
 /// Packages with what they are for. A JDK is chosen by release: Debian 12 has 17, Debian 13 has 21.
 const PACKAGES: &[(&str, &str)] = &[
     ("gcc", "links Rust programs; builds the scenario's boot sector"),
+    ("g++", "compiles libFuzzer for the fuzz targets"),
     ("libc6-dev", "links Rust programs, static ones for the guest"),
     ("binutils", "assembles the scenario's boot sector"),
     ("qemu-utils", "the disk's tests use qemu-img and qemu-io as clients"),

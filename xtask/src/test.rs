@@ -2,7 +2,10 @@
 
 use anyhow::{Context, Result};
 
-use crate::{build, deps, setup, shell};
+use crate::{build, deps, fuzz, setup, shell};
+
+/// Seconds per fuzz target: enough to see that it works and that nothing obvious breaks.
+const FUZZ: u64 = 5;
 
 /// Runs every check and test.
 pub fn run() -> Result<()> {
@@ -22,6 +25,7 @@ pub fn run() -> Result<()> {
     } else {
         eprintln!("xtask: clippy is not installed: lints NOT checked (rustup component add clippy)");
     }
+    fuzz::run(FUZZ)?;
     let programs = build::lava()?;
     let image = build::image()?;
     let scenarios = build::scenarios()?;

@@ -1,7 +1,7 @@
 //! Nothing is lost: a guest that makes as many events as it can, and a consumer that stops.
 
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lava_event::Kind;
 use lava_evidence::Session;
@@ -10,8 +10,8 @@ use crate::common::{Ran, lava, read, scenario, turn};
 
 const SECONDS: u32 = 10;
 
-/// Runs the stress program; `meanwhile` gets the pid of `lava` once the program's first file was told.
-fn stress(kernel: &str, meanwhile: impl FnOnce(u32)) -> Ran {
+/// Runs the stress program; `meanwhile` gets the pid of `lava` once the log tells the program's first file.
+fn stress(kernel: &str, meanwhile: Option<fn(u32)>) -> Ran {
     let _turn = turn();
     let folder = tempfile::tempdir().unwrap();
     let out = tempfile::tempdir().unwrap();
@@ -20,13 +20,14 @@ fn stress(kernel: &str, meanwhile: impl FnOnce(u32)) -> Ran {
     let mut command = lava();
     command.arg("run").arg(&task).arg("--disk").arg(scenario("proof.img")).args(["--console", "--timeout", "600"]);
     command.args(["--kernel", kernel]).arg("--out").arg(out.path());
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let begin = Instant::now();
-    while !has_begun(out.path()) {
-        assert!(begin.elapsed() < Duration::from_secs(300), "the stress program never began");
-        std::thread::sleep(Duration::from_millis(100));
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    if let Some(meanwhile) = meanwhile {
+        while !has_begun(out.path()) {
+            assert!(child.try_wait().unwrap().is_none(), "lava ended before the stress program began");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        meanwhile(child.id());
     }
-    meanwhile(child.id());
     let output = child.wait_with_output().unwrap();
     read(&output, out)
 }
@@ -47,7 +48,7 @@ fn check(ran: &Ran) {
     let told: serde_json::Value = serde_json::from_str(line.expect(&ran.console)).unwrap();
     let count = |field: &str| usize::try_from(told[field].as_u64().unwrap()).unwrap();
     assert_eq!(count("failed"), 0, "{told}");
-    assert!(count("created") > 1000, "that is no stress: {told}");
+    assert!(count("created") >= 100, "that is no stress: {told}");
     let ours = |path: &lava_event::GuestText| path.bytes().starts_with(b"/home/user/stress/");
     let stress = |event: &lava_event::Event| {
         event.process.as_ref().is_some_and(|process| process.exe.bytes() == b"/opt/scenario/bin/stress")
@@ -72,16 +73,16 @@ fn check(ran: &Ran) {
 
 #[test]
 fn as_many_events_as_the_guest_can_make() {
-    check(&stress("6.12", |_| {}));
+    check(&stress("6.12", None));
 }
 
 #[test]
 fn a_consumer_that_stops_for_five_seconds() {
-    let ran = stress("6.1", |lava| {
+    let stop = |lava: u32| {
         let lava = rustix::process::Pid::from_raw(i32::try_from(lava).unwrap()).unwrap();
         rustix::process::kill_process(lava, rustix::process::Signal::STOP).unwrap();
         std::thread::sleep(Duration::from_secs(5));
         rustix::process::kill_process(lava, rustix::process::Signal::CONT).unwrap();
-    });
-    check(&ran);
+    };
+    check(&stress("6.1", Some(stop)));
 }
