@@ -25,3 +25,4 @@ pub mod layout;
 pub mod linux;
 pub mod memory;
 pub mod paging;
+pub mod patchable;

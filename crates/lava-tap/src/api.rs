@@ -56,6 +56,23 @@ pub struct GByteArray {
 /// `QEMU_PLUGIN_CB_R_REGS`: the callback reads registers.
 pub const READS_REGISTERS: c_int = 1;
 
+/// `struct qemu_plugin_scoreboard`
+#[repr(C)]
+pub struct Scoreboard {
+    _opaque: [u8; 0],
+}
+
+/// `qemu_plugin_u64`: a 64-bit number in each vCPU's element of a scoreboard.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct PerVcpu {
+    pub scoreboard: *mut Scoreboard,
+    pub offset: usize,
+}
+
+/// `QEMU_PLUGIN_INLINE_STORE_U64`
+pub const STORE: c_int = 1;
+
 pub type VcpuCallback = extern "C" fn(id: PluginId, vcpu: c_uint);
 pub type TranslationCallback = extern "C" fn(id: PluginId, block: *mut TranslationBlock);
 pub type ExecCallback = extern "C" fn(vcpu: c_uint, userdata: *mut c_void);
@@ -71,6 +88,14 @@ unsafe extern "C" {
         flags: c_int,
         userdata: *mut c_void,
     );
+    pub fn qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(
+        instruction: *mut Instruction,
+        operation: c_int,
+        entry: PerVcpu,
+        value: u64,
+    );
+    pub fn qemu_plugin_scoreboard_new(element_size: usize) -> *mut Scoreboard;
+    pub fn qemu_plugin_scoreboard_find(scoreboard: *mut Scoreboard, vcpu: c_uint) -> *mut c_void;
     pub fn qemu_plugin_tb_n_insns(block: *const TranslationBlock) -> usize;
     pub fn qemu_plugin_tb_vaddr(block: *const TranslationBlock) -> u64;
     pub fn qemu_plugin_tb_get_insn(block: *const TranslationBlock, index: usize) -> *mut Instruction;

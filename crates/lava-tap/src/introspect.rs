@@ -80,7 +80,8 @@ impl<'a> Context<'a> {
         Ok(self.tap.emitter.ask(self.vcpu, self.whole(kind)?))
     }
 
-    fn whole(&self, kind: Kind) -> Result<Event, Unreadable> {
+    /// The event, with registers and backtrace.
+    pub fn whole(&self, kind: Kind) -> Result<Event, Unreadable> {
         let process = self.process(&self.current()?);
         let mut event = self.tap.emitter.event(self.vcpu, Some(process), kind);
         event.registers = Some(Box::new(self.registers.all(self.bytes)));

@@ -19,6 +19,7 @@ mod arguments;
 mod backtrace;
 mod emit;
 mod hooks;
+mod integrity;
 mod introspect;
 mod memory;
 mod point;

@@ -8,6 +8,7 @@ mod disk;
 mod escalate;
 mod execute;
 mod exploit;
+mod kernel;
 mod module;
 mod propagate;
 
@@ -89,6 +90,7 @@ pub(crate) fn all() -> Vec<Box<dyn Behaviour + Send>> {
         Box::new(disk::Disk::default()),
         Box::new(asep::Asep),
         Box::new(module::Module),
+        Box::new(kernel::Kernel),
         Box::new(propagate::Propagate::default()),
     ]
 }

@@ -58,6 +58,19 @@ const HOOKS: &[(&str, &[&str], Handler)] = &[
     ("security_inode_mknod", &["dentry", "mode"], Entry(files::node)),
     ("security_socket_connect", &["sock", "address", "addrlen"], Entry(network::connect)),
     ("do_init_module", &["mod"], Entry(kernel::module)),
+    ("free_module", &["mod"], Entry(kernel::module_freed)),
+    ("kernel_read_file", &["file"], Entry(kernel::file_read)),
+    ("bpf_prog_kallsyms_add", &["fp"], Entry(kernel::bpf)),
+    ("machine_kexec_prepare", &["image"], Entry(kernel::kexec)),
+    ("rcu_end_inkernel_boot", &[], Entry(kernel::started)),
+    ("__switch_to", &["next_p"], Entry(kernel::switched)),
+    ("__text_poke", &["addr", "len"], Entry(kernel::poke)),
+    ("text_poke", &[], Entry(kernel::poke_called)),
+    ("text_poke_bp", &[], Entry(kernel::poke_called)),
+    ("text_poke_queue", &[], Entry(kernel::poke_called)),
+    ("text_poke_copy", &[], Entry(kernel::poke_called)),
+    ("text_poke_set", &[], Entry(kernel::poke_called)),
+    ("arch_arm_kprobe", &["p"], Entry(kernel::kprobe)),
 ];
 
 /// Finds every hook's place in `kernel`; second, those that it lacks, and why.
@@ -85,6 +98,7 @@ pub struct Offsets {
     attr_gid: u64,
     rename_old: u64,
     rename_new: u64,
+    pub kernel: kernel::Offsets,
 }
 
 impl Offsets {
@@ -100,6 +114,7 @@ impl Offsets {
             attr_gid: of("iattr", &["ia_gid", "ia_vfsgid"])?,
             rename_old: of("renamedata", &["old_dentry"])?,
             rename_new: of("renamedata", &["new_dentry"])?,
+            kernel: kernel::Offsets::resolve(types),
         })
     }
 }
