@@ -15,6 +15,10 @@ const MAX: usize = 1 << 20;
 pub const JUMP_ENTRY: u64 = 16;
 /// `sizeof(struct static_call_site)`: address and key (relative, 4 bytes each).
 pub const STATIC_CALL_SITE: u64 = 8;
+/// Where ftrace's own entry code calls the tracer of the moment (arch/x86/kernel/ftrace_64.S).
+const FTRACE: &[&str] = &["ftrace_call", "ftrace_regs_call", "ftrace_graph_call"];
+/// What stands behind the one instruction of a static call's trampoline (`tramp_ud`, arch/x86/kernel/static_call.c).
+pub const TRAMPOLINE: [u8; 3] = [0x0f, 0xb9, 0xcc];
 /// The longest instruction that is patched at a jump label or a function's entry.
 pub const LONGEST: u64 = 5;
 
@@ -41,9 +45,7 @@ impl Sites {
         sites.labels.extend(all_relative(base, bytes, JUMP_ENTRY));
         let (base, bytes) = table("__start_static_call_sites", "__stop_static_call_sites").unwrap_or(none);
         sites.labels.extend(all_relative(base, bytes, STATIC_CALL_SITE));
-        // The trampolines of static calls are patched too (`__SCT__name`).
-        let trampolines = symbols.iter().filter(|(_, _, name)| name.starts_with("__SCT__"));
-        sites.labels.extend(trampolines.map(|(address, _, _)| address).take(MAX));
+        sites.labels.extend(FTRACE.iter().flat_map(|name| symbols.all(name)));
         let (_, bytes) = table("__start_mcount_loc", "__stop_mcount_loc").unwrap_or(none);
         let entries = bytes.chunks_exact(8).take(MAX).filter_map(|entry| entry.try_into().ok().map(u64::from_le_bytes));
         sites.entries.extend(entries.filter(|&entry| entry != 0));
@@ -61,6 +63,17 @@ impl Sites {
     pub fn entry(&self, address: u64, length: u64) -> Option<u64> {
         holding(&self.entries, address, length)
     }
+}
+
+/// Whether `length` bytes that begin at `code[at]` lie in the instruction of a static call's trampoline. `code` must reach
+/// [`LONGEST`] bytes before `at`, as far as memory does, and 8 behind it.
+pub fn in_trampoline(code: &[u8], at: usize, length: usize) -> bool {
+    let instruction = LONGEST as usize;
+    (0..instruction).any(|into| {
+        let start = at.checked_sub(into);
+        let behind = start.and_then(|start| code.get(start + instruction..start + instruction + TRAMPOLINE.len()));
+        into + length <= instruction && behind == Some(&TRAMPOLINE[..])
+    })
 }
 
 fn holding(sites: &[u64], address: u64, length: u64) -> Option<u64> {
@@ -93,6 +106,15 @@ mod tests {
         bytes[16..20].copy_from_slice(&0x20i32.to_le_bytes());
         let found: Vec<u64> = all_relative(base, &bytes, JUMP_ENTRY).collect();
         assert_eq!(found, [base - 0x1000, base + 0x30]);
+    }
+
+    #[test]
+    fn trampolines() {
+        let mut code = [0xcc; 24];
+        code[13..16].copy_from_slice(&TRAMPOLINE);
+        assert!(in_trampoline(&code, 8, 5) && in_trampoline(&code, 9, 4) && in_trampoline(&code, 12, 1));
+        assert!(!in_trampoline(&code, 9, 5) && !in_trampoline(&code, 13, 1) && !in_trampoline(&code, 7, 1));
+        assert!(!in_trampoline(&code, 23, 1) && !in_trampoline(&[], 0, 1));
     }
 
     #[test]

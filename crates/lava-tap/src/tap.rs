@@ -348,9 +348,7 @@ impl Tap {
                 self.told(&context, "a function's return", self.returns.returned(&context, number, rsp, rax));
             }
             Point::Control { register, from } => {
-                let context = context(&[]);
-                let written = self.integrity.registers.control_written(&context, register, from);
-                self.told(&context, "a control register", written);
+                self.integrity.registers.control_written(&context(&[]), register, from);
             }
             Point::Descriptor(operand) => {
                 let context = context(&[]);
@@ -395,8 +393,7 @@ impl Tap {
         if number == MSR_LSTAR && self.kernel_started(context, value) {
             return;
         }
-        let written = self.integrity.registers.msr_written(context, number as u32, value);
-        self.told(context, "a model-specific register", written);
+        self.integrity.registers.msr_written(context, number as u32, value);
     }
 
     /// The system call entry is set: true if it is that of a kernel that was not known to run there.

@@ -1,9 +1,8 @@
 //! The kernel itself: its start, modules, BPF programs, another kernel, and its patching of itself.
 //!
-//! Limits: a module's file is the last one that its task had the kernel read; at most [`MAX_READS`] reads are remembered.
+//! Limits: a module's file is the last one that its task had the kernel read.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 
 use lava_event::{GuestText, Kind};
 use lava_guest::btf::{Field, Types};
@@ -11,8 +10,6 @@ use lava_guest::memory::{Unreadable, Virtual};
 
 use crate::introspect::Context;
 
-/// Files that the kernel read for tasks that have not yet loaded a module.
-const MAX_READS: usize = 64;
 /// Types of BPF programs (include/uapi/linux/bpf.h, `enum bpf_prog_type`); their numbers come from the kernel's own types.
 const PROGRAMS: &[&str] = &[
     "socket_filter",
@@ -59,7 +56,6 @@ pub struct Offsets {
     kexec_file: Option<Field>,
     probe_address: Option<u64>,
     probe_handler: Option<u64>,
-    reads: Mutex<HashMap<u64, GuestText>>,
 }
 
 impl Offsets {
@@ -79,7 +75,6 @@ impl Offsets {
             kexec_file: field("kimage", "file_mode"),
             probe_address: of("kprobe", "addr"),
             probe_handler: of("kprobe", "pre_handler"),
-            reads: Mutex::default(),
         }
     }
 }
@@ -93,12 +88,7 @@ pub fn started(context: &Context<'_>) -> Result<(), Unreadable> {
 pub fn file_read(context: &Context<'_>) -> Result<(), Unreadable> {
     let (path, _) = context.file(context.argument(0)?)?;
     let task = context.current()?.address;
-    if let Ok(mut reads) = context.tap.offsets.kernel.reads.lock() {
-        if reads.len() >= MAX_READS {
-            reads.clear();
-        }
-        reads.insert(task, path);
-    }
+    context.tap.integrity.modules.file_read(task, path);
     Ok(())
 }
 
@@ -107,7 +97,7 @@ pub fn module(context: &Context<'_>) -> Result<(), Unreadable> {
     let module = context.tap.integrity.modules.load(context, context.argument(0)?);
     context.tap.integrity.watch_module(context, &module);
     let task = context.current()?.address;
-    let path = context.tap.offsets.kernel.reads.lock().ok().and_then(|mut reads| reads.remove(&task));
+    let path = context.tap.integrity.modules.file_of(task);
     let (start, end) = module.parts.first().map_or((0, 0), |part| (part.0, part.1));
     context.emit_with_registers(Kind::KernelModuleLoad { name: module.name, path, address: start, size: end - start })
 }

@@ -12,6 +12,7 @@ use std::sync::Mutex;
 
 use lava_event::Kind;
 use lava_guest::memory::{Unreadable, Virtual};
+use lava_guest::patchable;
 
 use super::watch::Area;
 use crate::introspect::Context;
@@ -77,12 +78,20 @@ fn below(rsp: u64, of: u64, near: u64) -> bool {
     of.checked_sub(rsp).is_some_and(|distance| distance < near)
 }
 
+/// Whether the place is a static call's trampoline, of the kernel or of a module.
+fn in_trampoline(context: &Context<'_>, address: u64, length: u64) -> bool {
+    const BEFORE: u64 = patchable::LONGEST;
+    let mut code = [0; 16];
+    let read = context.memory().read(address.wrapping_sub(BEFORE), &mut code);
+    read.is_ok() && patchable::in_trampoline(&code, BEFORE as usize, length as usize)
+}
+
 impl Pokes {
     pub fn clear(&self) {
-        for cleared in [self.under_way.lock().map(|mut list| list.clear()).is_ok()] {
-            debug_assert!(cleared);
-        }
-        if let (Ok(mut foreign), Ok(mut probes)) = (self.foreign.lock(), self.probes.lock()) {
+        if let (Ok(mut list), Ok(mut foreign), Ok(mut probes)) =
+            (self.under_way.lock(), self.foreign.lock(), self.probes.lock())
+        {
+            list.clear();
             *foreign = None;
             probes.clear();
         }
@@ -122,7 +131,7 @@ impl Pokes {
     fn probed(&self, address: u64, length: u64) -> bool {
         let Ok(probes) = self.probes.lock() else { return false };
         let site = probes.range(..=address).next_back().copied();
-        site.is_some_and(|site| address.saturating_add(length) <= site.saturating_add(lava_guest::patchable::LONGEST))
+        site.is_some_and(|site| address.saturating_add(length) <= site.saturating_add(patchable::LONGEST))
     }
 
     /// Whether the store at `rip` to `address` is `__text_poke`'s.
@@ -146,14 +155,11 @@ impl Pokes {
             Area::Text => {
                 let link = address.wrapping_sub(slide);
                 let sites = &integrity.sites;
-                (
-                    sites.label(link, length).is_some(),
-                    sites.entry(link, length).map(|entry| entry.wrapping_add(slide)),
-                )
+                (sites.label(link, length).is_some(), sites.entry(link, length).map(|entry| entry.wrapping_add(slide)))
             }
             _ => integrity.modules.site(context, address, length).unwrap_or((false, None)),
         };
-        if label || self.probed(address, length) {
+        if label || self.probed(address, length) || in_trampoline(context, address, length) {
             return Verdict::Silent;
         }
         let Some(entry) = entry else { return Verdict::Attack };
@@ -162,9 +168,9 @@ impl Pokes {
         if context.memory().read(entry, &mut code).is_err() {
             return Verdict::Attack;
         }
-        let target = entry.wrapping_add(5).wrapping_add(
-            i64::from(i32::from_le_bytes([code[1], code[2], code[3], code[4]])) as u64,
-        );
+        let target = entry
+            .wrapping_add(5)
+            .wrapping_add(i64::from(i32::from_le_bytes([code[1], code[2], code[3], code[4]])) as u64);
         match code[0] {
             BREAKPOINT | NOP => Verdict::Silent,
             CALL if address != entry => Verdict::Silent,

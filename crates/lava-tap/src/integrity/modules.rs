@@ -2,7 +2,7 @@
 //!
 //! Limits: at most [`MAX`] modules; a module's address range is what its own structure said when it was loaded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 
 use lava_event::GuestText;
@@ -20,6 +20,8 @@ const MAX: usize = 1024;
 const NAME: usize = 56;
 /// No module of Debian's has 16 MiB of code.
 const MAX_PART: u64 = 16 << 20;
+/// Files that the kernel read for tasks that have not yet loaded a module.
+const MAX_READS: usize = 64;
 /// Entries looked at in one of a module's tables.
 const MAX_TABLE: u64 = 64 * 1024;
 
@@ -52,6 +54,8 @@ pub struct Modules {
     labels: Vec<Table>,
     entries: Option<Table>,
     live: Mutex<BTreeMap<u64, Module>>,
+    /// The last file that the kernel read for a task, by the address of its `task_struct`.
+    reads: Mutex<HashMap<u64, GuestText>>,
 }
 
 impl Modules {
@@ -73,6 +77,7 @@ impl Modules {
             labels: labels.into_iter().flatten().collect(),
             entries: table("ftrace_callsites", "num_ftrace_callsites", 8),
             live: Mutex::default(),
+            reads: Mutex::default(),
         }
     }
 
@@ -104,9 +109,25 @@ impl Modules {
     }
 
     pub fn clear(&self) {
-        if let Ok(mut live) = self.live.lock() {
+        if let (Ok(mut live), Ok(mut reads)) = (self.live.lock(), self.reads.lock()) {
             live.clear();
+            reads.clear();
         }
+    }
+
+    /// The kernel reads a whole file for a task.
+    pub fn file_read(&self, task: u64, path: GuestText) {
+        if let Ok(mut reads) = self.reads.lock() {
+            if reads.len() >= MAX_READS {
+                reads.clear();
+            }
+            reads.insert(task, path);
+        }
+    }
+
+    /// The file that the module which the task loads now came from.
+    pub fn file_of(&self, task: u64) -> Option<GuestText> {
+        self.reads.lock().ok()?.remove(&task)
     }
 
     /// Calls `look` with each: its address and what is known of it.
@@ -140,7 +161,8 @@ impl Modules {
             let base = memory.u64(module.wrapping_add(pointer))?;
             Ok((base, memory.read_vec(base, count * size, (MAX_TABLE * size) as usize)))
         };
-        let holds = |site: u64| site <= address && address.wrapping_add(length) <= site.wrapping_add(patchable::LONGEST);
+        let holds =
+            |site: u64| site <= address && address.wrapping_add(length) <= site.wrapping_add(patchable::LONGEST);
         for label in &self.labels {
             let (base, bytes) = table(label)?;
             let mut entries = (0u64..).zip(bytes.chunks_exact(label.2 as usize));

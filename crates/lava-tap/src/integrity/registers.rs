@@ -12,6 +12,7 @@ use iced_x86::Instruction;
 use lava_event::Kind;
 use lava_guest::memory::{Unreadable, Virtual};
 
+use super::response;
 use crate::introspect::Context;
 use crate::point::Point;
 use crate::registers::{ENCODED, Register};
@@ -106,31 +107,33 @@ impl Known {
     }
 
     /// `mov` to control register `register`, from the general register with number `from`.
-    pub fn control_written(&self, context: &Context<'_>, register: u8, from: u8) -> Result<(), Unreadable> {
+    pub fn control_written(&self, context: &Context<'_>, register: u8, from: u8) {
         if !context.tap.integrity.armed() {
-            return Ok(());
+            return;
         }
-        let Some(&source) = ENCODED.get(usize::from(from)) else { return Ok(()) };
+        let Some(&source) = ENCODED.get(usize::from(from)) else { return };
         let old = context.register(if register == 0 { Register::Cr0 } else { Register::Cr4 });
         let new = context.register(source);
-        let Some(meaning) = cleared(register, old, new) else { return Ok(()) };
-        tell(context, &format!("cr{register}"), old, new, &meaning)
+        let Some(meaning) = cleared(register, old, new) else { return };
+        tell(context, &format!("cr{register}"), old, new, &meaning);
     }
 
     /// `wrmsr`
-    pub fn msr_written(&self, context: &Context<'_>, number: u32, new: u64) -> Result<(), Unreadable> {
-        let Some((_, name, meaning)) = MSRS.iter().find(|(known, ..)| *known == number) else { return Ok(()) };
+    pub fn msr_written(&self, context: &Context<'_>, number: u32, new: u64) {
+        let Some((_, name, meaning)) = MSRS.iter().find(|(known, ..)| *known == number) else { return };
         let old = {
-            let Ok(mut msrs) = self.msrs.lock() else { return Ok(()) };
+            let Ok(mut msrs) = self.msrs.lock() else { return };
             if !context.tap.integrity.armed() {
                 msrs.insert(number, new);
-                return Ok(());
+                return;
             }
             // Not written before: what is written first holds.
             *msrs.entry(number).or_insert(new)
         };
         let same = if number == EFER { old & EFER_BITS & !new == 0 } else { old == new };
-        if same { Ok(()) } else { tell(context, name, old, new, meaning) }
+        if !same {
+            tell(context, name, old, new, meaning);
+        }
     }
 
     /// `lidt` number `operand`
@@ -155,7 +158,8 @@ impl Known {
         if old == new || limit == 0 {
             return Ok(());
         }
-        tell(context, "idtr", old, new, "interrupt descriptor table moved")
+        tell(context, "idtr", old, new, "interrupt descriptor table moved");
+        Ok(())
     }
 }
 
@@ -165,18 +169,14 @@ fn cleared(register: u8, old: u64, new: u64) -> Option<String> {
     (!meanings.is_empty()).then(|| meanings.join(", "))
 }
 
-fn tell(context: &Context<'_>, register: &str, old: u64, new: u64, meaning: &str) -> Result<(), Unreadable> {
+fn tell(context: &Context<'_>, register: &str, old: u64, new: u64, meaning: &str) {
     let (tap, integrity) = (context.tap, &context.tap.integrity);
     if !integrity.may_tell(tap.emitter.now_ns()) {
-        return Ok(());
+        return;
     }
     let kind = Kind::KernelRegister { register: register.to_owned(), old, new, meaning: meaning.to_owned() };
-    let mut event = context.whole(kind)?;
-    if let Some(rip) = event.registers.as_mut().and_then(|all| all.0.get_mut(Register::Rip as usize)) {
-        *rip = integrity.rip(context.vcpu);
-    }
+    let event = response::event(context, integrity.rip(context.vcpu), kind);
     tap.emitter.emit_event(context.vcpu, event);
-    Ok(())
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ const KILL: u8 = 1;
 /// `PF_KTHREAD` (include/linux/sched.h).
 const KERNEL_THREAD: u32 = 0x20_0000;
 
-/// A copying instruction that was asked about: (RIP, first byte, past the last), and what holds for it.
+/// A copying instruction that was asked about: what it has still to write, and what holds for it.
 #[derive(Clone, Copy)]
 struct Copying {
     rip: u64,
@@ -57,10 +57,13 @@ impl Pace {
         self.0.lock().ok()?.last
     }
 
-    /// What holds for a later part of a copy that was asked about.
-    fn copying(&self, rip: u64, address: u64) -> Option<Action> {
-        let state = self.0.lock().ok()?;
-        state.copying.filter(|c| c.rip == rip && (c.start..c.end).contains(&address)).map(|c| c.action)
+    /// What holds for a store that continues a copy that was asked about. A copy goes upwards, so that the same instruction at the same
+    /// place again is a new one.
+    fn copying(&self, rip: u64, address: u64, length: u64) -> Option<Action> {
+        let mut state = self.0.lock().ok()?;
+        let copying = state.copying.as_mut().filter(|c| c.rip == rip && (c.start..c.end).contains(&address))?;
+        copying.start = address.saturating_add(length);
+        Some(copying.action)
     }
 
     /// True if the policy may be asked once more.
@@ -118,40 +121,36 @@ fn one(context: &Context<'_>, rip: u64, change: &Change) -> Result<(), Unreadabl
             }
             Ok(())
         }
-        Verdict::Attack => attack(context, rip, change, address, gpa, area),
+        Verdict::Attack => {
+            attack(context, rip, change, address, gpa, area);
+            Ok(())
+        }
     }
 }
 
-fn attack(
-    context: &Context<'_>,
-    rip: u64,
-    change: &Change,
-    address: u64,
-    gpa: u64,
-    area: Area,
-) -> Result<(), Unreadable> {
+fn attack(context: &Context<'_>, rip: u64, change: &Change, address: u64, gpa: u64, area: Area) {
     let (tap, pace) = (context.tap, &context.tap.integrity.pace);
-    let expected = pace.copying(rip, address).or_else(|| pace.last());
-    let mut restored = expected != Some(Action::Allow);
+    let length = change.after.len() as u64;
+    let copied = pace.copying(rip, address, length);
+    let expected = copied.or_else(|| pace.last());
+    let restored = expected != Some(Action::Allow);
     if restored {
         put(tap, change.host, &change.before);
     }
-    let copied = pace.copying(rip, address);
     let asked = copied.is_none() && pace.may_ask(tap.emitter.now_ns());
     let action = if asked {
         let whole = copy(context, rip, change, address, restored);
         let end = address.saturating_add(whole.as_ref().map_or(0, |(_, after)| after.len() as u64));
         let (before, after) = whole.as_ref().map_or((&change.before, &change.after), |(b, a)| (b, a));
-        let event = event(context, rip, kind(tap, context.slide, (address, gpa, area), before, after, Writer::Cpu))?;
+        let event = event(context, rip, kind(tap, context.slide, (address, gpa, area), before, after, Writer::Cpu));
         let action = tap.emitter.ask(context.vcpu, event);
-        pace.answered(action, whole.is_some().then_some((rip, address, end)));
+        pace.answered(action, whole.is_some().then_some((rip, address.saturating_add(length), end)));
         action
     } else {
         let action = copied.or_else(|| pace.last()).unwrap_or(Action::Deny);
         if copied.is_none() && tap.integrity.may_tell(tap.emitter.now_ns()) {
-            let kind =
-                kind(tap, context.slide, (address, gpa, area), &change.before, &change.after, Writer::Cpu);
-            tap.emitter.emit_event(context.vcpu, event(context, rip, kind)?);
+            let kind = kind(tap, context.slide, (address, gpa, area), &change.before, &change.after, Writer::Cpu);
+            tap.emitter.emit_event(context.vcpu, event(context, rip, kind));
         }
         action
     };
@@ -159,7 +158,6 @@ fn attack(
         (Action::Allow, true) => put(tap, change.host, &change.after),
         (Action::Deny | Action::Remediate, false) => {
             put(tap, change.host, &change.before);
-            restored = true;
         }
         _ => {}
     }
@@ -168,11 +166,9 @@ fn attack(
         Action::Remediate => "the bytes were put back before the next instruction".to_owned(),
         Action::Deny => format!("the bytes were put back before the next instruction; {}", kill(context)),
     };
-    debug_assert!(restored || action == Action::Allow);
     if asked {
         tap.emitter.settle(context.vcpu, &outcome);
     }
-    Ok(())
 }
 
 /// A device's model stored there, or another thread of QEMU's.
@@ -229,12 +225,17 @@ fn kind(
     }
 }
 
-fn event(context: &Context<'_>, rip: u64, kind: Kind) -> Result<Event, Unreadable> {
-    let mut event = context.whole(kind)?;
+/// The event; without its process where the kernel is too damaged to say which.
+pub fn event(context: &Context<'_>, rip: u64, kind: Kind) -> Event {
+    let whole = context.whole(kind.clone());
+    let mut event = whole.unwrap_or_else(|_| Event {
+        registers: Some(Box::new(context.registers.all(context.bytes))),
+        ..context.tap.emitter.event(context.vcpu, None, kind)
+    });
     if let Some(place) = event.registers.as_mut().and_then(|all| all.0.get_mut(Register::Rip as usize)) {
         *place = rip;
     }
-    Ok(event)
+    event
 }
 
 /// Puts bytes into a watched page.
@@ -257,13 +258,7 @@ fn put(tap: &Tap, host: usize, bytes: &[u8]) {
 }
 
 /// For the first store of a copying instruction: the bytes before and after of all it is going to write in this page.
-fn copy(
-    context: &Context<'_>,
-    rip: u64,
-    change: &Change,
-    address: u64,
-    restored: bool,
-) -> Option<(Vec<u8>, Vec<u8>)> {
+fn copy(context: &Context<'_>, rip: u64, change: &Change, address: u64, restored: bool) -> Option<(Vec<u8>, Vec<u8>)> {
     let memory = context.memory();
     let mut code = [0; 4];
     memory.read(rip, &mut code[..3]).ok()?;
@@ -330,8 +325,10 @@ mod tests {
         assert!(!pace.may_ask(6) && pace.may_ask(1_000_000_005));
         assert_eq!(pace.last(), None);
         pace.answered(Action::Remediate, Some((7, 100, 105)));
-        assert_eq!((pace.last(), pace.copying(7, 104)), (Some(Action::Remediate), Some(Action::Remediate)));
-        assert_eq!((pace.copying(7, 105), pace.copying(8, 101)), (None, None));
+        assert_eq!(pace.last(), Some(Action::Remediate));
+        assert_eq!((pace.copying(7, 105, 1), pace.copying(8, 101, 1)), (None, None));
+        assert_eq!(pace.copying(7, 101, 2), Some(Action::Remediate));
+        assert_eq!((pace.copying(7, 102, 1), pace.copying(7, 104, 1)), (None, Some(Action::Remediate)));
     }
 
     #[test]

@@ -5,3 +5,4 @@ mod benign;
 mod common;
 mod ground_truth;
 mod trouble;
+mod watcher;
