@@ -110,3 +110,23 @@ unsafe extern "C" {
     pub fn g_byte_array_unref(array: *mut GByteArray);
     pub fn g_array_free(array: *mut GArray, free_segment: c_int) -> *mut c_char;
 }
+
+/// `cpu_physical_memory_rw` (include/exec/cpu-common.h, unchanged since QEMU 2)
+type PhysicalAccess = extern "C" fn(address: u64, buffer: *mut c_void, length: u64, write: bool);
+
+/// Stores bytes into the guest's RAM as a device would: QEMU drops what it translated from there. False if this QEMU does not export the
+/// function: it is no part of the plugin interface, but every build with loadable modules, Debian's too, exports all its functions.
+pub fn write_physical(address: u64, bytes: &[u8]) -> bool {
+    static FUNCTION: std::sync::OnceLock<Option<PhysicalAccess>> = std::sync::OnceLock::new();
+    let function = FUNCTION.get_or_init(|| {
+        // SAFETY: looks a name up in the process.
+        let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"cpu_physical_memory_rw".as_ptr()) };
+        // SAFETY: a function of that name in QEMU has this type.
+        (!found.is_null()).then(|| unsafe { std::mem::transmute::<*mut c_void, PhysicalAccess>(found) })
+    });
+    let Some(function) = function else { return false };
+    // A copy: QEMU takes a pointer to mutable bytes, though it only reads them when it writes.
+    let mut bytes = bytes.to_vec();
+    function(address, bytes.as_mut_ptr().cast(), bytes.len() as u64, true);
+    true
+}

@@ -5,6 +5,9 @@
 //! then it compares, protects the page again, and tells [`super::watch`] what changed. A copying instruction (`rep movs`) is
 //! stepped to its end.
 //!
+//! QEMU drops what it translated from a place BEFORE the store. The step takes longer than a store, and another vCPU may translate the old
+//! bytes again meanwhile (the breakpoint in the midst of a patch, say): so the store is repeated through QEMU, which drops that too.
+//!
 //! One such step runs at a time in the whole process: other threads that fault wait for it, some microseconds. Nothing is asked or told
 //! while the step's lock is held.
 //!
@@ -39,7 +42,9 @@ pub trait Watcher {
     fn page(&self, address: usize) -> Place;
     /// Makes a page writable or read-only again.
     fn set_writable(&self, page: usize, writable: bool);
-    /// One instruction changed these bytes.
+    /// These bytes were just changed; their page is still writable. Code that was translated from them meanwhile must go.
+    fn stored(&self, change: &Change);
+    /// One instruction changed these bytes, told when nothing is locked any more.
     fn changed(&self, changes: Vec<Change>);
 }
 
@@ -194,10 +199,13 @@ extern "C" fn on_trap(signal: c_int, info: *mut libc::siginfo_t, context: *mut c
     context.uc_sigmask = step.mask;
     let mut changes = Vec::new();
     for (&page, copy) in step.pages.iter().zip(&step.copies).take(step.count) {
-        watcher.set_writable(page, false);
         // SAFETY: as in `on_fault`.
         let now = unsafe { std::slice::from_raw_parts(page as *const u8, PAGE) };
-        changes.extend(Change::between(page, copy, now));
+        if let Some(change) = Change::between(page, copy, now) {
+            watcher.stored(&change);
+            changes.push(change);
+        }
+        watcher.set_writable(page, false);
     }
     STEPPING.set(false);
     BUSY.store(false, Ordering::Release);

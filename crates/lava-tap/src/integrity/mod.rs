@@ -259,6 +259,12 @@ impl Watcher for Tap {
         watch::protect(page, watch::PAGE, writable);
     }
 
+    fn stored(&self, change: &Change) {
+        if let Some(gpa) = self.ram().and_then(|ram| ram.gpa(change.host as u64)) {
+            api::write_physical(gpa, &change.after);
+        }
+    }
+
     fn changed(&self, changes: Vec<Change>) {
         let vcpu = VCPU.get();
         self.guarded(vcpu.unwrap_or(0), || match vcpu {

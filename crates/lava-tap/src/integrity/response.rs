@@ -4,8 +4,7 @@
 //! to allow, the old bytes are put back BEFORE it is asked, so that no other vCPU runs on the new ones meanwhile; if it then allows,
 //! the new ones are put back. A copy by one instruction (`rep movs`) is asked about once, with all its bytes.
 //!
-//! Limits: between the store and its undoing another vCPU can run the new code for some microseconds, and QEMU may keep what it translated
-//! then. A kernel thread, and the first process, can't be killed. What devices write is decided by the last answer.
+//! Limits: between the store and its undoing another vCPU can run the new code for some microseconds. A kernel thread, and the first process, can't be killed. What devices write is decided by the last answer.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -16,6 +15,7 @@ use lava_guest::memory::{Unreadable, Virtual};
 use super::legit::Verdict;
 use super::watch::{self, Area, Change, PAGE, SHOWN};
 use super::{START_KERNEL_MAP, fault};
+use crate::api;
 use crate::introspect::Context;
 use crate::registers::Register;
 use crate::tap::Tap;
@@ -248,7 +248,9 @@ fn put(tap: &Tap, host: usize, bytes: &[u8]) {
             return;
         }
         watch::protect(page, PAGE, true);
+        // Through QEMU, which drops what it translated from the other bytes.
         if let Some(gpa) = ram.gpa(host as u64)
+            && !api::write_physical(gpa, bytes)
             && ram.write(gpa, bytes).is_err()
         {
             eprintln!("lava-tap: cannot put {} bytes back at {gpa:#x}", bytes.len());
