@@ -100,7 +100,6 @@ unsafe extern "C" {
     pub fn qemu_plugin_tb_vaddr(block: *const TranslationBlock) -> u64;
     pub fn qemu_plugin_tb_get_insn(block: *const TranslationBlock, index: usize) -> *mut Instruction;
     pub fn qemu_plugin_insn_vaddr(instruction: *const Instruction) -> u64;
-    pub fn qemu_plugin_insn_size(instruction: *const Instruction) -> usize;
     pub fn qemu_plugin_insn_data(instruction: *const Instruction, into: *mut c_void, len: usize) -> usize;
     pub fn qemu_plugin_get_registers() -> *mut GArray;
     pub fn qemu_plugin_read_register(handle: *mut RegisterHandle, into: *mut GByteArray) -> c_int;

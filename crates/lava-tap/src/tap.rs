@@ -399,7 +399,7 @@ impl Tap {
     /// The system call entry is set: true if it is that of a kernel that was not known to run there.
     fn kernel_started(&self, context: &Context<'_>, entry: u64) -> bool {
         let slide = entry.wrapping_sub(self.syscall_entry);
-        if slide >= SLIDE_END || slide % SLIDE_STEP != 0 || slide == self.slide.load(Ordering::Acquire) {
+        if slide >= SLIDE_END || !slide.is_multiple_of(SLIDE_STEP) || slide == self.slide.load(Ordering::Acquire) {
             return false;
         }
         // Where the kernel lies is not known yet: these reads walk the page tables.
