@@ -14,7 +14,7 @@
 //! Why the handlers may allocate and lock, which handlers in general must not: they run at instructions that store into guest memory
 //! only, and nobody (the allocator, glib, we) does that while holding a lock that the handlers need.
 //!
-//! Limits: a system call that writes to a watched page (a block device's backend reading straight into it) gets EFAULT instead of a
+//! Limits: a QEMU that does not export that function keeps a short race. A system call that writes to a watched page (a block device's backend reading straight into it) gets EFAULT instead of a
 //! fault: the request fails, nothing is written. What another thread stores into the same page
 //! in the same microseconds is told as part of it.
 
