@@ -38,3 +38,11 @@ pub fn scenarios() -> Result<PathBuf> {
     shell::run("build the known-count programs", command)?;
     Ok(out)
 }
+
+/// The watcher scenario, its modules compiled for the image's kernels. Into the scenarios' folder.
+pub fn watcher(image: &Image) -> Result<()> {
+    let out = shell::target().join("scenarios");
+    let mut command = shell::command("sh", ["scenarios/watcher/build.sh"]);
+    command.arg(&out).args(image.manifest.kernels.values().map(|kernel| &kernel.release));
+    shell::run("build the watcher scenario", command)
+}

@@ -29,6 +29,7 @@ pub fn run() -> Result<()> {
     let programs = build::lava()?;
     let image = build::image()?;
     let scenarios = build::scenarios()?;
+    build::watcher(&image)?;
     let kernels: Vec<String> = ["6.1", "6.12"]
         .iter()
         .map(|kernel| image.vmlinuz(kernel).map(|path| path.display().to_string()).context("a kernel is missing"))

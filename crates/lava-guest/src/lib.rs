@@ -25,4 +25,5 @@ pub mod layout;
 pub mod linux;
 pub mod memory;
 pub mod paging;
+pub mod patchable;
 pub mod syscalls;

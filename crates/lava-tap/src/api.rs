@@ -56,6 +56,23 @@ pub struct GByteArray {
 /// `QEMU_PLUGIN_CB_R_REGS`: the callback reads registers.
 pub const READS_REGISTERS: c_int = 1;
 
+/// `struct qemu_plugin_scoreboard`
+#[repr(C)]
+pub struct Scoreboard {
+    _opaque: [u8; 0],
+}
+
+/// `qemu_plugin_u64`: a 64-bit number in each vCPU's element of a scoreboard.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct PerVcpu {
+    pub scoreboard: *mut Scoreboard,
+    pub offset: usize,
+}
+
+/// `QEMU_PLUGIN_INLINE_STORE_U64`
+pub const STORE: c_int = 1;
+
 pub type VcpuCallback = extern "C" fn(id: PluginId, vcpu: c_uint);
 pub type TranslationCallback = extern "C" fn(id: PluginId, block: *mut TranslationBlock);
 pub type ExecCallback = extern "C" fn(vcpu: c_uint, userdata: *mut c_void);
@@ -71,11 +88,18 @@ unsafe extern "C" {
         flags: c_int,
         userdata: *mut c_void,
     );
+    pub fn qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(
+        instruction: *mut Instruction,
+        operation: c_int,
+        entry: PerVcpu,
+        value: u64,
+    );
+    pub fn qemu_plugin_scoreboard_new(element_size: usize) -> *mut Scoreboard;
+    pub fn qemu_plugin_scoreboard_find(scoreboard: *mut Scoreboard, vcpu: c_uint) -> *mut c_void;
     pub fn qemu_plugin_tb_n_insns(block: *const TranslationBlock) -> usize;
     pub fn qemu_plugin_tb_vaddr(block: *const TranslationBlock) -> u64;
     pub fn qemu_plugin_tb_get_insn(block: *const TranslationBlock, index: usize) -> *mut Instruction;
     pub fn qemu_plugin_insn_vaddr(instruction: *const Instruction) -> u64;
-    pub fn qemu_plugin_insn_size(instruction: *const Instruction) -> usize;
     pub fn qemu_plugin_insn_data(instruction: *const Instruction, into: *mut c_void, len: usize) -> usize;
     pub fn qemu_plugin_get_registers() -> *mut GArray;
     pub fn qemu_plugin_read_register(handle: *mut RegisterHandle, into: *mut GByteArray) -> c_int;
@@ -84,4 +108,24 @@ unsafe extern "C" {
     pub fn g_byte_array_set_size(array: *mut GByteArray, len: c_uint) -> *mut GByteArray;
     pub fn g_byte_array_unref(array: *mut GByteArray);
     pub fn g_array_free(array: *mut GArray, free_segment: c_int) -> *mut c_char;
+}
+
+/// `cpu_physical_memory_rw` (include/exec/cpu-common.h, unchanged since QEMU 2)
+type PhysicalAccess = extern "C" fn(address: u64, buffer: *mut c_void, length: u64, write: bool);
+
+/// Stores bytes into the guest's RAM as a device would: QEMU drops what it translated from there. False if this QEMU does not export the
+/// function: it is no part of the plugin interface, but every build with loadable modules, Debian's too, exports all its functions.
+pub fn write_physical(address: u64, bytes: &[u8]) -> bool {
+    static FUNCTION: std::sync::OnceLock<Option<PhysicalAccess>> = std::sync::OnceLock::new();
+    let function = FUNCTION.get_or_init(|| {
+        // SAFETY: looks a name up in the process.
+        let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"cpu_physical_memory_rw".as_ptr()) };
+        // SAFETY: a function of that name in QEMU has this type.
+        (!found.is_null()).then(|| unsafe { std::mem::transmute::<*mut c_void, PhysicalAccess>(found) })
+    });
+    let Some(function) = function else { return false };
+    // A copy: QEMU takes a pointer to mutable bytes, though it only reads them when it writes.
+    let mut bytes = bytes.to_vec();
+    function(address, bytes.as_mut_ptr().cast(), bytes.len() as u64, true);
+    true
 }

@@ -96,7 +96,8 @@ impl<'a> Context<'a> {
         Ok(self.tap.emitter.ask(self.vcpu, self.whole(kind)?))
     }
 
-    fn whole(&self, kind: Kind) -> Result<Event, Unreadable> {
+    /// The event, with registers and backtrace.
+    pub fn whole(&self, kind: Kind) -> Result<Event, Unreadable> {
         Ok(self.whole_of(&self.current()?, kind))
     }
 

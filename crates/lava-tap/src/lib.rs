@@ -21,6 +21,7 @@ mod backtrace;
 mod costs;
 mod emit;
 mod hooks;
+mod integrity;
 mod introspect;
 mod memory;
 mod point;

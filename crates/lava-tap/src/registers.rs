@@ -9,7 +9,7 @@ use crate::api::{RegisterHandle, g_array_free, qemu_plugin_get_registers, qemu_p
 use crate::memory::Bytes;
 
 /// Those the tap reads, in the order of [`lava_event::REGISTERS`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Register {
     Rax,
     Rbx,

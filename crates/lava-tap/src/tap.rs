@@ -18,6 +18,7 @@ use crate::arguments::Arguments;
 use crate::costs::Costs;
 use crate::emit::Emitter;
 use crate::hooks::{self, Handler, Hook, OpenFiles};
+use crate::integrity::Integrity;
 use crate::introspect::Context;
 use crate::memory::{Bytes, Placement};
 use crate::point::Point;
@@ -32,6 +33,10 @@ const UNKNOWN: u64 = u64::MAX;
 const MSR_LSTAR: u64 = 0xc000_0082;
 /// Where an x86 processor begins after a reset (Intel SDM vol. 3, 10.1.4).
 const RESET_VECTOR: u64 = 0xffff_fff0;
+/// Among the kernel points: the reset vector.
+const RESET: usize = 0;
+/// CR0.PE (Intel SDM vol. 3, 2.5).
+const PROTECTED: u64 = 1;
 /// The kernel image lies within 1 GiB from its link address (`KERNEL_IMAGE_SIZE`, arch/x86/include/asm/page_64_types.h),
 /// moved by multiples of 2 MiB (`CONFIG_PHYSICAL_ALIGN`).
 const SLIDE_END: u64 = 1 << 30;
@@ -151,6 +156,7 @@ pub struct Tap {
     pub sockets: Option<lava_guest::linux::sock::Offsets>,
     /// Offsets of name and length of the name in `struct msghdr`.
     pub message: Option<(u64, u64)>,
+    pub integrity: Integrity,
     hooks: Vec<Hook>,
     missing: Vec<String>,
     /// Hook numbers by link address.
@@ -229,6 +235,7 @@ impl Tap {
         let message = |name: &str| kernel.types.member("msghdr", name).ok().map(|field| field.offset);
         let areas = Areas::resolve(&kernel).map_err(|error| missing.push(error)).ok();
         let api = if arguments.api { Some(hooks::ApiTrace::resolve(&elf, &kernel)?) } else { None };
+        let integrity = Integrity::resolve(&kernel, &elf, &mut missing);
         let returning: Vec<(usize, u64)> = (0..)
             .zip(&hooks)
             .filter_map(|(number, hook)| matches!(hook.handler, Handler::Return(_)).then_some((number, hook.address)))
@@ -251,6 +258,7 @@ impl Tap {
             flows,
             sockets: sockets.ok(),
             message: message("msg_name").zip(message("msg_namelen")),
+            integrity,
             by_address,
             hooks,
             missing,
@@ -282,8 +290,21 @@ impl Tap {
         })
     }
 
+    /// The one that is loaded into this process.
+    pub fn installed() -> Option<&'static Self> {
+        TAP.get()
+    }
+
+    /// Runs `body` for a vCPU in whose thread we are, unless it is in a callback already.
+    pub fn with_context(&self, vcpu: u32, body: impl FnOnce(&Context<'_>)) {
+        let Some(Ok(slot)) = self.vcpus.get(vcpu as usize).map(Mutex::try_lock) else { return };
+        let Some(Vcpu { registers, bytes }) = slot.as_ref() else { return };
+        let slide = self.slide.load(Ordering::Acquire);
+        body(&Context { tap: self, vcpu, slide, registers, bytes, parameters: &[], paging: Cell::new(None) });
+    }
+
     /// Runs a callback's body; a panic in it is reported as a gap and goes no further.
-    fn guarded(&self, vcpu: u32, body: impl FnOnce()) {
+    pub fn guarded(&self, vcpu: u32, body: impl FnOnce()) {
         if catch_unwind(AssertUnwindSafe(body)).is_err() && self.panics.fetch_add(1, Ordering::Relaxed) < 100 {
             self.emitter.emit(
                 vcpu,
@@ -301,8 +322,10 @@ impl Tap {
     fn translated(&self, block: *const TranslationBlock) {
         // SAFETY: QEMU passes a block that is valid during the translation callback.
         let (count, start) = unsafe { (api::qemu_plugin_tb_n_insns(block), api::qemu_plugin_tb_vaddr(block)) };
-        if start == RESET_VECTOR || start == RESET_VECTOR & 0xf_ffff {
-            self.forget_kernel();
+        // A program can have code at that address too: whether the processor was reset is known when the instruction runs.
+        if (start == RESET_VECTOR || start == RESET_VECTOR & 0xf_ffff) && count > 0 {
+            // SAFETY: there is a first instruction, within the callback.
+            watch(unsafe { api::qemu_plugin_tb_get_insn(block, 0) }, Point::Kernel(RESET));
         }
         if start >> 63 == 0 {
             // A translation happens in the thread of the vCPU that needs it.
@@ -332,14 +355,15 @@ impl Tap {
                     watch(instruction, Point::Hook(number));
                 }
             }
-            if is_wrmsr(instruction) {
-                watch(instruction, Point::Msr);
+            if let Some(point) = self.integrity.translated(instruction, address, index == 0) {
+                watch(instruction, point);
             }
         }
     }
 
     /// The processor was reset: what was known of the running kernel holds no longer.
-    fn forget_kernel(&self) {
+    pub fn forget_kernel(&self) {
+        self.integrity.disarm(self.ram.get().and_then(Option::as_ref));
         if self.slide.swap(UNKNOWN, Ordering::AcqRel) != UNKNOWN {
             self.open_files.flush_all(&self.emitter);
             self.transfers.flush_all(&self.emitter);
@@ -395,11 +419,20 @@ impl Tap {
         if point == Point::Msr {
             return self.wrmsr(&context(&[]));
         }
+        if point == Point::Kernel(RESET) {
+            if context(&[]).register(Register::Cr0) & PROTECTED == 0 {
+                self.forget_kernel();
+            }
+            return;
+        }
         if slide == UNKNOWN {
             return;
         }
         if self.untold.load(Ordering::Relaxed) && self.untold.swap(false, Ordering::AcqRel) {
-            self.tell_existing(&context(&[]));
+            let context = context(&[]);
+            self.tell_existing(&context);
+            // Its start, at which the watch begins otherwise, is long over.
+            self.told(&context, "the kernel's immutable memory", self.integrity.adopt(&context));
         }
         match point {
             Point::Hook(number) => {
@@ -414,7 +447,15 @@ impl Tap {
                 self.told(&context, "a function's return", self.returns.returned(&context, number, rsp, rax));
             }
             Point::User(_) => self.told(&context(&[]), "code without a file", unbacked::executed(&context(&[]))),
-            Point::Msr | Point::Control { .. } | Point::Descriptor(_) | Point::Kernel(_) => {}
+            Point::Control { register, from } => {
+                self.integrity.registers.control_written(&context(&[]), register, from);
+            }
+            Point::Descriptor(operand) => {
+                let context = context(&[]);
+                let loaded = self.integrity.registers.descriptor_loaded(&context, operand);
+                self.told(&context, "the place of the IDT", loaded);
+            }
+            Point::Msr | Point::Kernel(_) => {}
         }
     }
 
@@ -431,7 +472,7 @@ impl Tap {
     }
 
     /// An object that can't be read is told, not skipped: a gap is itself an event.
-    fn told(&self, context: &Context<'_>, what: &str, result: Result<(), Unreadable>) {
+    pub fn told(&self, context: &Context<'_>, what: &str, result: Result<(), Unreadable>) {
         let Err(unreadable) = result else { return };
         self.emitter.emit(
             context.vcpu,
@@ -448,12 +489,18 @@ impl Tap {
     /// The kernel is about to write a model-specific register.
     fn wrmsr(&self, context: &Context<'_>) {
         let read = |register| context.register(register) & 0xffff_ffff;
-        if read(Register::Rcx) != MSR_LSTAR {
+        let (number, value) = (read(Register::Rcx), read(Register::Rdx) << 32 | read(Register::Rax));
+        if number == MSR_LSTAR && self.kernel_started(context, value) {
             return;
         }
-        let slide = (read(Register::Rdx) << 32 | read(Register::Rax)).wrapping_sub(self.syscall_entry);
-        if slide >= SLIDE_END || slide % SLIDE_STEP != 0 || slide == self.slide.load(Ordering::Acquire) {
-            return;
+        self.integrity.registers.msr_written(context, number as u32, value);
+    }
+
+    /// The system call entry is set: true if it is that of a kernel that was not known to run there.
+    fn kernel_started(&self, context: &Context<'_>, entry: u64) -> bool {
+        let slide = entry.wrapping_sub(self.syscall_entry);
+        if slide >= SLIDE_END || !slide.is_multiple_of(SLIDE_STEP) || slide == self.slide.load(Ordering::Acquire) {
+            return false;
         }
         // Where the kernel lies is not known yet: these reads walk the page tables.
         let memory = context.memory();
@@ -462,13 +509,14 @@ impl Tap {
         let variable = |address: u64| memory.u64(address.wrapping_add(slide));
         let (Ok(direct_map), Ok(phys_base)) = (variable(self.page_offset_base), variable(self.phys_base_address))
         else {
-            return;
+            return false;
         };
         if !found.bytes.starts_with(banner.as_bytes()) {
-            return;
+            return false;
         }
         self.forget_kernel();
         self.found(context.vcpu, Placement { slide, direct_map, phys_base });
+        true
     }
 
     /// The running kernel was found.
@@ -476,6 +524,8 @@ impl Tap {
         self.direct_map.store(direct_map, Ordering::Relaxed);
         self.phys_base.store(phys_base, Ordering::Relaxed);
         self.slide.store(slide, Ordering::Release);
+        let entry = self.syscall_entry.wrapping_add(slide);
+        self.integrity.registers.started(MSR_LSTAR as u32, entry);
         let hooks = self.hooks.iter().map(|hook| hook.name.to_owned()).collect();
         let missing = self.missing.clone();
         self.emitter.emit(vcpu, None, Kind::VmIntrospection { slide, direct_map, phys_base, hooks, missing });
@@ -535,20 +585,10 @@ fn watch(instruction: *mut Instruction, point: Point) {
     }
 }
 
-/// `0f 30`
-fn is_wrmsr(instruction: *const Instruction) -> bool {
-    let mut code = [0u8; 2];
-    // SAFETY: the instruction is valid during translation; at most two bytes are written into a buffer of two.
-    unsafe {
-        api::qemu_plugin_insn_size(instruction) == 2
-            && api::qemu_plugin_insn_data(instruction, code.as_mut_ptr().cast(), 2) == 2
-            && code == [0x0f, 0x30]
-    }
-}
-
 extern "C" fn on_vcpu(_id: PluginId, vcpu: c_uint) {
     let Some(tap) = TAP.get() else { return };
     VCPU.set(vcpu);
+    Integrity::on_vcpu(vcpu);
     tap.guarded(vcpu, || match (Registers::of_current_vcpu(), tap.vcpus.get(vcpu as usize)) {
         (Ok(registers), Some(slot)) => {
             if let Ok(mut slot) = slot.lock() {
@@ -585,6 +625,7 @@ extern "C" fn on_exit(_id: PluginId, _userdata: *mut c_void) {
         if let Some(costs) = &tap.costs {
             eprint!("{}", costs.table());
         }
+        tap.guarded(0, || tap.integrity.disarm(tap.ram()));
         tap.emitter.close();
     }
 }

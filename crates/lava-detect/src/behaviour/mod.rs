@@ -9,6 +9,7 @@ mod escalate;
 mod execute;
 mod exploit;
 mod inject;
+mod kernel;
 mod memfd;
 mod module;
 mod propagate;
@@ -97,6 +98,7 @@ pub(crate) fn all() -> Vec<Box<dyn Behaviour + Send>> {
         Box::new(asep::Asep),
         Box::new(module::Module),
         Box::new(sockets::Sockets),
+        Box::new(kernel::Kernel),
         Box::new(propagate::Propagate::default()),
     ]
 }

@@ -147,6 +147,18 @@ const HOOKS: &[(&str, &[&str], Handler)] = &[
     ("__ia32_sys_mmap_pgoff", &[], Entry(|c| pivot::check_protecting(c, "mmap2"))),
     ("__ia32_sys_mprotect", &[], Entry(|c| pivot::check_protecting(c, "mprotect"))),
     ("__ia32_sys_connect", &[], Entry(|c| pivot::check(c, "connect"))),
+    ("free_module", &["mod"], Entry(kernel::module_freed)),
+    ("kernel_read_file", &["file"], Entry(kernel::file_read)),
+    ("bpf_prog_kallsyms_add", &["fp"], Entry(kernel::bpf)),
+    ("machine_kexec_prepare", &["image"], Entry(kernel::kexec)),
+    ("rcu_end_inkernel_boot", &[], Entry(kernel::started)),
+    ("__text_poke", &["addr", "len"], Entry(kernel::poke)),
+    ("text_poke", &[], Entry(kernel::poke_called)),
+    ("text_poke_bp", &[], Entry(kernel::poke_called)),
+    ("text_poke_queue", &[], Entry(kernel::poke_called)),
+    ("text_poke_copy", &[], Entry(kernel::poke_called)),
+    ("text_poke_set", &[], Entry(kernel::poke_called)),
+    ("arch_arm_kprobe", &["p"], Entry(kernel::kprobe)),
 ];
 
 /// The same, set only if every system call is to be told.
@@ -195,6 +207,7 @@ pub struct Offsets {
     pub mount_namespace: Option<u64>,
     /// Link address of the first process's `struct nsproxy`.
     pub init_nsproxy: Option<u64>,
+    pub kernel: kernel::Offsets,
 }
 
 impl Offsets {
@@ -211,6 +224,7 @@ impl Offsets {
             rename_new: of("renamedata", &["new_dentry"])?,
             mount_namespace: of("nsproxy", &["mnt_ns"]).ok(),
             init_nsproxy: kernel.symbols.address("init_nsproxy"),
+            kernel: kernel::Offsets::resolve(types),
         })
     }
 }

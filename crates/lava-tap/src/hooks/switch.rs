@@ -7,5 +7,5 @@ use crate::introspect::Context;
 /// `__switch_to(prev_p, next_p)` (arch/x86/kernel/process_64.c): `next_p` runs on this vCPU from here on.
 pub fn switch(context: &Context<'_>) -> Result<(), Unreadable> {
     context.tap.switched(context.vcpu, context.argument(0)?);
-    Ok(())
+    super::kernel::switched(context)
 }

@@ -10,4 +10,5 @@ mod memory;
 mod processes;
 mod trouble;
 mod truth;
+mod watcher;
 mod zero_loss;
