@@ -4,9 +4,9 @@
 //! to allow, the old bytes are put back BEFORE it is asked, so that no other vCPU runs on the new ones meanwhile; if it then allows,
 //! the new ones are put back. A copy by one instruction (`rep movs`) is asked about once, with all its bytes.
 //!
-//! Limits: between the store and its undoing another vCPU can run the new code for some microseconds. A kernel thread, and the first process, can't be killed. Undoing what
-//! `text_poke` copied makes the kernel's own check behind the copy fail (`BUG_ON` in `__text_poke`): the caller dies there, with the kernel's
-//! `text_mutex` held. What devices write is decided by the last answer.
+//! Limits: between the store and its undoing another vCPU can run the new code for some microseconds. A kernel thread, and the first
+//! process, can't be killed. Undoing what `text_poke` copied makes the kernel's own check behind the copy fail (`BUG_ON` in
+//! `__text_poke`): the caller dies there, with the kernel's `text_mutex` held. What devices write is decided by the last answer.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
