@@ -4,6 +4,7 @@
 //! the merger. Every wait has an end.
 
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -425,7 +426,10 @@ fn keep(folder: &Path, ram: &Path, state: Option<&Path>, report: &MachineReport)
     }
     copy_sparse(ram, &folder.join("ram"))?;
     if let Some(state) = state {
-        std::fs::copy(state, folder.join("state"))?;
+        let kept = folder.join("state");
+        std::fs::copy(state, &kept)?;
+        // QEMU made it for its user alone; that of a clone is another.
+        std::fs::set_permissions(&kept, std::fs::Permissions::from_mode(0o644))?;
     }
     Ok(())
 }
