@@ -216,6 +216,8 @@ pub enum GapCause {
     ProducerDied,
     /// A kernel object could not be read.
     Unreadable,
+    /// The guest did the same without end: what came too fast was counted, not told one by one.
+    Pace,
 }
 
 /// Rights of a mapping.

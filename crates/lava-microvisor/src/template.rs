@@ -176,6 +176,9 @@ impl Template {
     }
 }
 
+/// A template's name, and what it is or why it is damaged.
+pub type Listed = (String, Result<Template, TemplateError>);
+
 /// The folder of templates.
 #[derive(Clone, Debug)]
 pub struct TemplateStore {
@@ -207,7 +210,7 @@ impl TemplateStore {
     ///
     /// # Errors
     /// If the folder can't be read.
-    pub fn list(&self) -> Result<Vec<(String, Result<Template, TemplateError>)>, TemplateError> {
+    pub fn list(&self) -> Result<Vec<Listed>, TemplateError> {
         let io = |source| TemplateError::Io { path: self.dir.clone(), source };
         let entries = match fs::read_dir(&self.dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -110,20 +110,6 @@ impl VcpuMemory<'_> {
         })
     }
 
-    /// Puts bytes where the guest has `address`: responses only.
-    pub fn write(&self, address: u64, bytes: &[u8]) -> Result<(), Unreadable> {
-        let ram = self.ram.ok_or(Unreadable { address })?;
-        let mut done = 0;
-        while done < bytes.len() {
-            let at = address.wrapping_add(done as u64);
-            let step = (bytes.len() - done).min(4096 - (at & 0xfff) as usize);
-            let gpa = self.physical(at).ok_or(Unreadable { address: at })?;
-            ram.write(gpa, &bytes[done..done + step])?;
-            done += step;
-        }
-        Ok(())
-    }
-
     fn through_qemu(&self, address: u64, buf: &mut [u8]) -> Result<(), Unreadable> {
         // SAFETY: called in a vCPU's callback (the type exists only there); the array is alive; QEMU checks the address.
         let (done, bytes) =

@@ -607,14 +607,11 @@ extern "C" fn on_translation(_id: PluginId, block: *mut TranslationBlock) {
 }
 
 extern "C" fn on_execution(vcpu: c_uint, userdata: *mut c_void) {
-    if let Some(tap) = TAP.get() {
-        if let Some(point) = Point::decode(userdata.addr()) {
-            let body = || tap.guarded(vcpu, || tap.executed(vcpu, point));
-            match &tap.costs {
-                None => body(),
-                Some(costs) => costs.measure(point, body),
-            }
-        }
+    let Some((tap, point)) = TAP.get().zip(Point::decode(userdata.addr())) else { return };
+    let body = || tap.guarded(vcpu, || tap.executed(vcpu, point));
+    match &tap.costs {
+        None => body(),
+        Some(costs) => costs.measure(point, body),
     }
 }
 

@@ -10,8 +10,8 @@
 //! Which instruction stored: each kernel instruction that stores (not relative to the stack) leaves its address in a number of its vCPU
 //! first, inline in the translated code; so does the start of each translated block, for those that do not.
 //!
-//! Limits: armed at the end of the kernel's start (`rcu_end_inkernel_boot`, after `mark_readonly`); a guest restored from a snapshot is
-//! not. Reading registers outside of a callback needs QEMU before 10.1.
+//! Limits: armed at the end of the kernel's start (`rcu_end_inkernel_boot`, after `mark_readonly`), in a clone at the first hook that is
+//! called: what was changed before is taken for sound. Reading registers outside of a callback needs QEMU before 10.1.
 
 pub mod fault;
 pub mod hidden;
@@ -22,9 +22,11 @@ mod response;
 pub mod watch;
 
 use std::cell::{Cell, RefCell};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use iced_x86::{Code, Decoder, DecoderOptions, InstructionInfoFactory, Mnemonic, OpAccess, OpKind};
+use lava_event::{GapCause, Kind, Source};
 use lava_guest::kernel::Kernel;
 use lava_guest::memory::{Unreadable, Virtual};
 use lava_guest::patchable::Sites;
@@ -39,6 +41,8 @@ use watch::{Area, Change, Pages};
 
 /// `__START_KERNEL_map` (arch/x86/include/asm/page_64_types.h).
 const START_KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
+/// Changes told one by one in a second.
+const MOST: u64 = 256;
 /// Longest x86 instruction.
 const LONGEST: usize = 15;
 
@@ -68,7 +72,8 @@ pub struct Integrity {
     pub registers: registers::Known,
     pub hidden: hidden::Hidden,
     pace: response::Pace,
-    told: AtomicU64,
+    /// The current second, and what was to be told in it.
+    told: Mutex<(u64, u64)>,
 }
 
 struct Places(PerVcpu);
@@ -97,7 +102,7 @@ impl Integrity {
             registers: registers::Known::default(),
             hidden: hidden::Hidden::resolve(kernel, missing),
             pace: response::Pace::default(),
-            told: AtomicU64::new(0),
+            told: Mutex::default(),
         }
     }
 
@@ -191,6 +196,10 @@ impl Integrity {
         {
             fault::quietly(|| self.pages.release_all(ram));
         }
+        let left_out = self.told.lock().map_or(0, |mut told| std::mem::take(&mut told.1).saturating_sub(MOST));
+        if let Some(tap) = Tap::installed() {
+            tell_left_out(tap, left_out);
+        }
         self.modules.clear();
         self.pokes.clear();
         self.registers.clear();
@@ -239,16 +248,27 @@ impl Integrity {
         }
     }
 
-    /// True if one more event may be told in this second: a guest that does something for ever does not drown the rest.
-    pub fn may_tell(&self, now_ns: u64) -> bool {
-        /// Events in a second.
-        const MOST: u64 = 256;
-        let second = now_ns / 1_000_000_000;
-        // The second's number and the count in one word; the lower 16 bits count.
-        let told = self.told.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
-            Some(if word >> 16 == second { (word & !0xffff) | ((word & 0xffff) + 1).min(0xffff) } else { second << 16 })
-        });
-        told.is_ok_and(|word| word >> 16 != second || word & 0xffff < MOST)
+    /// True if one more event may be told in this second: a guest that does something for ever does not drown the rest. What was
+    /// left out in the second before is told as a gap.
+    pub fn may_tell(&self, tap: &Tap) -> bool {
+        let second = tap.emitter.now_ns() / 1_000_000_000;
+        let Ok(mut told) = self.told.lock() else { return false };
+        if told.0 != second {
+            let left_out = told.1.saturating_sub(MOST);
+            *told = (second, 0);
+            tell_left_out(tap, left_out);
+        }
+        told.1 += 1;
+        told.1 <= MOST
+    }
+}
+
+/// Says how many events were not told one by one.
+fn tell_left_out(tap: &Tap, count: u64) {
+    if count > 0 {
+        let detail = format!("{count} more changes of the kernel's own kind in one second were not told one by one");
+        let kind = Kind::VmGap { at: Source::Tap, cause: GapCause::Pace, missing: Some(count), detail };
+        tap.emitter.emit(VCPU.get().unwrap_or(0), None, kind);
     }
 }
 

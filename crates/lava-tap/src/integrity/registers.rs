@@ -171,7 +171,7 @@ fn cleared(register: u8, old: u64, new: u64) -> Option<String> {
 
 fn tell(context: &Context<'_>, register: &str, old: u64, new: u64, meaning: &str) {
     let (tap, integrity) = (context.tap, &context.tap.integrity);
-    if !integrity.may_tell(tap.emitter.now_ns()) {
+    if !integrity.may_tell(tap) {
         return;
     }
     let kind = Kind::KernelRegister { register: register.to_owned(), old, new, meaning: meaning.to_owned() };

@@ -118,7 +118,7 @@ fn one(context: &Context<'_>, rip: u64, change: &Change) -> Result<(), Unreadabl
     match integrity.pokes.judge(context, rip, area, address, change.after.len() as u64) {
         Verdict::Silent => Ok(()),
         Verdict::Hooked(kind) => {
-            if integrity.may_tell(tap.emitter.now_ns()) {
+            if integrity.may_tell(tap) {
                 context.emit_with_registers(kind)?;
             }
             Ok(())
@@ -150,7 +150,7 @@ fn attack(context: &Context<'_>, rip: u64, change: &Change, address: u64, gpa: u
         action
     } else {
         let action = copied.or_else(|| pace.last()).unwrap_or(Action::Deny);
-        if copied.is_none() && tap.integrity.may_tell(tap.emitter.now_ns()) {
+        if copied.is_none() && tap.integrity.may_tell(tap) {
             let kind = kind(tap, context.slide, (address, gpa, area), &change.before, &change.after, Writer::Cpu);
             tap.emitter.emit_event(context.vcpu, event(context, rip, kind));
         }
@@ -183,7 +183,7 @@ pub fn by_device(tap: &Tap, changes: Vec<Change>) {
         if undone {
             put(tap, change.host, &change.before);
         }
-        if tap.integrity.may_tell(tap.emitter.now_ns()) {
+        if tap.integrity.may_tell(tap) {
             let kind = kind(tap, slide, (address, gpa, area), &change.before, &change.after, Writer::Device);
             tap.emitter.emit(0, None, kind);
         }
