@@ -264,7 +264,10 @@ fn address(text: &str) -> Option<String> {
     let number = |key: &str| text.split_once(key).and_then(|(_, rest)| rest.split(')').next()?.parse::<u16>().ok());
     let ip = || -> std::net::IpAddr {
         let (_, rest) = text.split_once("sin_addr=").or(text.split_once("inet_pton(AF_INET6, ")).expect("an address");
-        quoted(rest).expect("an address").parse().expect("an address")
+        let ip: std::net::IpAddr = quoted(rest).expect("an address").parse().expect("an address");
+        // `::ffff:1.2.3.4` is how a program speaks IPv4 over an IPv6 socket (RFC 4291, 2.5.5.2): on the wire, where flows are joined to
+        // processes, it is 1.2.3.4, and so it is in events.
+        ip.to_canonical()
     };
     let end = |port| std::net::SocketAddr::new(ip(), port).to_string();
     if text.contains("AF_INET6") {
