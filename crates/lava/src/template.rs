@@ -15,8 +15,6 @@ use crate::{places, run};
 
 /// The name of a template that no profile has warmed up: every profile without `warm` shares it.
 const PLAIN: &str = "plain";
-/// How long the guest may settle before it is saved.
-const SETTLE: Duration = Duration::from_secs(3);
 /// How long warming up may take.
 const WARM: Duration = Duration::from_secs(180);
 
@@ -157,7 +155,7 @@ fn build(
     warm.command.clone_from(&parts.warm);
     let settle = Task { name: "warm-up".into(), content: Vec::new(), profile: warm };
     let task = (!parts.warm.is_empty()).then_some(settle);
-    let options = Options { linger: SETTLE, save_to: Some(draft.to_path_buf()), ..Options::default() };
+    let options = Options { save_to: Some(draft.to_path_buf()), ..Options::default() };
     let (items, handle) = Session::run(spec, task, options)?;
     let mut place = None;
     for item in items {

@@ -29,6 +29,9 @@ const FIRMWARE: Duration = Duration::from_secs(2);
 /// For the guest to write everything to its disk and go down.
 const DOWN: Duration = Duration::from_secs(20);
 
+/// For the guest to come to rest before it is saved.
+const SETTLE: Duration = Duration::from_secs(90);
+
 /// What can happen to a machine.
 #[derive(Debug)]
 pub(super) enum Happening {
@@ -157,9 +160,26 @@ impl Life {
 
     /// Stops the machine and has QEMU write its devices' state. The memory lies in a file already.
     fn save(&mut self) -> Result<(), End> {
+        self.settle()?;
         let state = self.machine.save_to.clone().unwrap_or_default();
         self.with_qmp("save the template", |qmp| qmp.save(&state))?;
         self.saved = true;
+        Ok(())
+    }
+
+    /// Waits until the guest has hardly anything to do any more: its services go on starting after its launcher is ready.
+    fn settle(&mut self) -> Result<(), End> {
+        /// Of one processor's time.
+        const QUIET: f64 = 0.15;
+        const STEP: Duration = Duration::from_secs(1);
+        let (mut quiet, deadline) = (0, Instant::now() + SETTLE);
+        while quiet < 3 && Instant::now() < deadline {
+            let before = self.machine.process.cpu_time();
+            self.linger(STEP)?;
+            let used = self.machine.process.cpu_time().zip(before).map(|(after, before)| after.saturating_sub(before));
+            quiet =
+                if used.is_some_and(|used| used.as_secs_f64() < QUIET * STEP.as_secs_f64()) { quiet + 1 } else { 0 };
+        }
         Ok(())
     }
 

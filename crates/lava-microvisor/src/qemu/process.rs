@@ -124,6 +124,15 @@ impl Process {
         self.child.try_wait().ok().flatten()
     }
 
+    /// Processor time it has used, all threads together; None if the host does not tell.
+    pub fn cpu_time(&self) -> Option<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
+        // proc(5): utime and stime are the 14th and 15th field; the second, the name, may hold blanks and ends with the last `)`.
+        let mut rest = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+        let ticks: u64 = rest.next()?.parse::<u64>().ok()? + rest.next()?.parse::<u64>().ok()?;
+        Some(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
+    }
+
     /// Waits for its end, at most so long.
     pub fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
         let deadline = Instant::now() + limit;

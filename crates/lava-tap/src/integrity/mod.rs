@@ -182,8 +182,11 @@ impl Integrity {
             if node == head {
                 break;
             }
-            let module = self.modules.load(context, node.wrapping_sub(context.layout().module.list));
-            self.watch_module(context, &module);
+            let address = node.wrapping_sub(context.layout().module.list);
+            if self.modules.is_live(context, address) {
+                let module = self.modules.load(context, address);
+                self.watch_module(context, &module);
+            }
             node = memory.pointer(node)?;
         }
         Ok(())

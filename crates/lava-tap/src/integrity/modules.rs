@@ -53,6 +53,8 @@ pub struct Modules {
     parts: Vec<Part>,
     labels: Vec<Table>,
     entries: Option<Table>,
+    /// Offset of `module.state`.
+    state: Option<u64>,
     live: Mutex<BTreeMap<u64, Module>>,
     /// The last file that the kernel read for a task, by the address of its `task_struct`.
     reads: Mutex<HashMap<u64, GuestText>>,
@@ -75,10 +77,18 @@ impl Modules {
         Self {
             parts,
             labels: labels.into_iter().flatten().collect(),
+            state: types.member("module", "state").ok().map(|field| field.offset),
             entries: table("ftrace_callsites", "num_ftrace_callsites", 8),
             live: Mutex::default(),
             reads: Mutex::default(),
         }
+    }
+
+    /// True for a module that is live: one that is still being loaded is written to, and comes by the kernel's own function later.
+    pub fn is_live(&self, context: &Context<'_>, address: u64) -> bool {
+        /// `MODULE_STATE_LIVE` (include/linux/module.h).
+        const LIVE: u32 = 0;
+        self.state.is_some_and(|offset| context.memory().u32(address.wrapping_add(offset)) == Ok(LIVE))
     }
 
     /// Reads the `struct module` at `address`, and remembers it.
