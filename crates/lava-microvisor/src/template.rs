@@ -239,6 +239,34 @@ impl TemplateStore {
         fs::remove_dir_all(&dir).map(|()| true).map_err(|source| TemplateError::Io { path: dir, source })
     }
 
+    /// Removes what the template of these parts takes the place of: the same, made with another image, QEMU or tap; and drafts whose
+    /// makers are gone. Clones that run keep the files they have open.
+    fn remove_superseded(&self, parts: &TemplateParts) -> Result<(), TemplateError> {
+        for (_, old) in self.list()? {
+            let Ok(old) = old else { continue };
+            let renewed = TemplateParts {
+                image: parts.image.clone(),
+                kernel: parts.kernel.clone(),
+                qemu: parts.qemu.clone(),
+                tap: parts.tap,
+                ..old.parts.clone()
+            };
+            let other = (&old.parts.image, &old.parts.qemu, old.parts.tap) != (&parts.image, &parts.qemu, parts.tap);
+            if other && renewed == *parts {
+                self.remove(&old.parts.name())?;
+            }
+        }
+        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            let file_name = entry.file_name();
+            let maker = file_name.to_str().and_then(|name| name.rsplit_once(".draft-")).map(|(_, process)| process);
+            if maker.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
+                // Another process may be at it too.
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        Ok(())
+    }
+
     /// A folder to make a template in: on the same file system as its place. What a build that was cut off has left there is
     /// removed.
     ///
@@ -276,6 +304,7 @@ impl TemplateStore {
             fs::rename(draft, &dir).map_err(|error| io(&dir, error))?;
         }
         let _ = fs::remove_dir_all(draft);
+        self.remove_superseded(parts)?;
         let lost = || io(&dir, io::Error::other("the template that was just made is gone"));
         Template::open(&dir)?.ok_or_else(lost)
     }
@@ -339,6 +368,24 @@ mod tests {
         let found = store.find(&parts).expect("find").expect("template");
         assert_eq!((found.place, store.list().expect("list").len()), (place, 1));
         assert!(store.find(&TemplateParts { vcpus: 1, ..parts.clone() }).expect("find").is_none());
+
+        // Made anew with another tap it replaces the old one; one of another kernel does not.
+        let make = |parts: &TemplateParts| {
+            let draft = store.draft(parts).expect("draft");
+            for name in ["state", "vda.overlay", "ram"] {
+                fs::copy(template.dir.join(name), draft.join(name)).expect("copy");
+            }
+            store.finish(&draft, parts, place, "later").expect("finish")
+        };
+        fs::create_dir(store.dir().join("plain-0.draft-4294967295")).expect("left behind");
+        make(&TemplateParts { kernel: "6.12".into(), ..parts.clone() });
+        assert_eq!(store.list().expect("list").len(), 2);
+        assert!(!store.dir().join("plain-0.draft-4294967295").exists());
+        let newer = TemplateParts { tap: Sha256::of(b"newer"), ..parts.clone() };
+        let other = make(&TemplateParts { profile: "other".into(), ..newer });
+        assert_eq!(store.list().expect("list").len(), 3);
+        let second = TemplateParts { kernel: "6.12".into(), ..parts.clone() };
+        assert!(store.remove(&other.parts.name()).expect("removed") && store.remove(&second.name()).expect("removed"));
 
         fs::write(template.ram(), "short").expect("ram");
         let error = store.find(&parts).expect_err("damaged").to_string();

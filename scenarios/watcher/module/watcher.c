@@ -319,7 +319,7 @@ out:
 			filp_close(files[i], NULL);
 }
 
-static int __init watcher_init(void)
+static int watcher_init(void) /* not __init: its code stays where the module is said to lie */
 {
 	struct path marker;
 

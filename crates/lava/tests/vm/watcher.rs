@@ -78,7 +78,7 @@ fn everything_is_reported(kernel: &str) {
         let found = ran.events.iter().find(|event| {
             event.process.as_ref().is_some_and(|process| process.comm.to_string() == "insmod")
                 && matches!(&event.kind, Kind::KernelImmutableWrite { area: a, symbol: s, by: Writer::Cpu, .. }
-                    if *a == area && s.as_str() == symbol)
+                    if *a == area && (s == symbol || area == ImmutableArea::ModuleText && s.starts_with(symbol)))
         });
         let found = found.unwrap_or_else(|| panic!("{attack} was not reported"));
         assert!(in_watcher(&ran, rip(found)), "{attack}: by an instruction of the module\n{found:#?}");
