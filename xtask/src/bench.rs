@@ -28,7 +28,7 @@ use guest::{Guest, Places};
 /// (name, what runs in the guest)
 const WORKLOADS: &[(&str, &str)] = &[
     ("exec-heavy", "i=0; while [ $i -lt 200 ]; do /bin/true; i=$((i+1)); done"),
-    ("dd bs=1", "dd if=/dev/zero of=/tmp/d bs=1 count=30000 2>/dev/null"),
+    ("dd bs=1", "dd if=/dev/zero of=/tmp/d bs=1 count=10000 2>/dev/null"),
     (
         "python compileall",
         "[ -d /tmp/c ] || cp -r /usr/lib/python3.11/json /tmp/c; python3 -m compileall -q -f /tmp/c; python3 -m compileall -q -f /tmp/c",
@@ -59,7 +59,6 @@ pub fn run(rounds: usize) -> Result<()> {
         let measured = one_round(&places).with_context(|| format!("round {round}"))?;
         for ((workload, column), seconds) in &measured {
             let bare = measured.get(&(*workload, "bare")).copied().unwrap_or(f64::NAN);
-            eprintln!("xtask: round {round}: {}: {column}: {seconds:.2} s", WORKLOADS[*workload].0);
             ratios.entry((*workload, *column)).or_default().push(if *column == "bare" {
                 *seconds
             } else {
@@ -77,13 +76,24 @@ type Measured = BTreeMap<(usize, &'static str), f64>;
 
 fn one_round(places: &Places) -> Result<Measured> {
     let mut measured = Measured::new();
+    let note = |measured: &mut Measured, number: usize, column: &'static str, seconds: f64| {
+        eprintln!("xtask: {}: {column}: {seconds:.2} s", WORKLOADS[number].0);
+        measured.insert((number, column), seconds);
+    };
+    for (column, arguments) in TAPS {
+        let mut guest = Guest::boot(places, Some(arguments))?;
+        for (number, (_, script)) in WORKLOADS.iter().enumerate() {
+            guest.cpu_of(script)?;
+            note(&mut measured, number, column, guest.cpu_of(script)?.cpu);
+        }
+    }
     // One guest without tap for the three columns that need none.
     let mut guest = Guest::boot(places, None)?;
     for (number, (_, script)) in WORKLOADS.iter().enumerate() {
         guest.cpu_of(script)?;
-        measured.insert((number, "bare"), guest.cpu_of(script)?.cpu);
+        note(&mut measured, number, "bare", guest.cpu_of(script)?.cpu);
         let traced = format!("strace -f -q -o /tmp/strace.log -e trace={SCOPE} -e signal=none sh -c '{script}'");
-        measured.insert((number, INSIDE[0]), guest.cpu_of(&traced)?.cpu);
+        note(&mut measured, number, INSIDE[0], guest.cpu_of(&traced)?.cpu);
     }
     let rule = format!("auditctl -a always,exit -F arch=b64 -S {SCOPE} -k lava");
     let start = format!(
@@ -91,20 +101,13 @@ fn one_round(places: &Places) -> Result<Measured> {
     );
     guest.cpu_of(&format!("exec /opt/scenario/bin/as-root sh -c '{start}'"))?;
     for (number, (_, script)) in WORKLOADS.iter().enumerate() {
-        measured.insert((number, INSIDE[1]), guest.cpu_of(script)?.cpu);
+        note(&mut measured, number, INSIDE[1], guest.cpu_of(script)?.cpu);
     }
     // A rule that matched nothing would cost nothing.
     guest
         .cpu_of("exec /opt/scenario/bin/as-root grep -q 'type=SYSCALL.*key=\"lava\"' /var/log/audit/audit.log")
         .context("auditd saw nothing")?;
     drop(guest);
-    for (column, arguments) in TAPS {
-        let mut guest = Guest::boot(places, Some(arguments))?;
-        for (number, (_, script)) in WORKLOADS.iter().enumerate() {
-            guest.cpu_of(script)?;
-            measured.insert((number, *column), guest.cpu_of(script)?.cpu);
-        }
-    }
     Ok(measured)
 }
 
