@@ -127,6 +127,14 @@ impl Types {
         self.walk(id, path).ok_or_else(missing)
     }
 
+    /// The offset of that member, in bytes.
+    ///
+    /// # Errors
+    /// As [`Types::member`].
+    pub fn offset(&self, strukt: &str, path: &str) -> Result<u64, TypeError> {
+        self.member(strukt, path).map(|field| field.offset)
+    }
+
     fn walk(&self, mut id: u32, path: &str) -> Option<Field> {
         let mut base = 0u64;
         let mut field = None;

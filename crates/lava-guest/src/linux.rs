@@ -50,6 +50,15 @@ pub struct Task {
     pub credentials: Option<Credentials>,
 }
 
+impl Task {
+    /// What tells its process from an earlier one of the same id: when its first thread started or, if that could not be read, when
+    /// it did itself; nanoseconds since the guest booted.
+    #[must_use]
+    pub fn process_start(&self) -> u64 {
+        self.process_start_ns.unwrap_or(self.start_ns)
+    }
+}
+
 /// Reads the `task_struct` at `address`.
 ///
 /// # Errors

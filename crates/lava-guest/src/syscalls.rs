@@ -157,9 +157,7 @@ fn fixed() -> impl Iterator<Item = (Abi, u32, &'static str)> {
 
 /// Parameters by the name of the function without `sys_`.
 fn metadata(elf: &Elf<'_>, symbols: &Symbols, types: &Types) -> Result<HashMap<String, Vec<Parameter>>, String> {
-    let offset = |member: &str| {
-        types.member("syscall_metadata", member).map(|field| field.offset).map_err(|error| error.to_string())
-    };
+    let offset = |member: &str| types.offset("syscall_metadata", member).map_err(|error| error.to_string());
     let (name, count) = (offset("name")?, offset("nb_args")?);
     let (types_at, names_at) = (offset("types")?, offset("args")?);
     let bounds = symbols.address("__start_syscalls_metadata").zip(symbols.address("__stop_syscalls_metadata"));

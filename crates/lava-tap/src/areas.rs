@@ -3,6 +3,7 @@
 //! Offsets are resolved once; a kernel that lacks one is told in `vm.introspection`, and what needs it does nothing.
 
 use lava_event::GuestText;
+use lava_guest::btf::TypeError;
 use lava_guest::kernel::Kernel;
 use lava_guest::linux::regs::{self, RegsLayout, UserRegisters};
 use lava_guest::linux::vma::{self, Vma, VmaLayout};
@@ -42,20 +43,17 @@ pub struct Areas {
 }
 
 impl Areas {
-    pub fn resolve(kernel: &Kernel) -> Result<Self, String> {
-        let told = |error: lava_guest::btf::TypeError| error.to_string();
-        let of = |strukt: &str, names: &[&str]| {
-            let found = names.iter().find_map(|name| kernel.types.member(strukt, name).ok());
-            found.map(|field| field.offset).ok_or(format!("this kernel's types have no {strukt}.{}", names.join("|")))
-        };
+    pub fn resolve(kernel: &Kernel) -> Result<Self, TypeError> {
+        let types = &kernel.types;
+        let of = |strukt: &str, member: &str| types.offset(strukt, member);
         // mm/mmap.c
         let special = ["special_mapping_vmops", "legacy_special_mapping_vmops"];
         Ok(Self {
-            vma: VmaLayout::resolve(&kernel.types).map_err(told)?,
-            regs: RegsLayout::resolve(&kernel.types).map_err(told)?,
-            i_nlink: of("inode", &["i_nlink", "__i_nlink"])?,
+            vma: VmaLayout::resolve(types)?,
+            regs: RegsLayout::resolve(types)?,
+            i_nlink: of("inode", "i_nlink").or_else(|_| of("inode", "__i_nlink"))?,
             special: special.iter().filter_map(|name| kernel.symbols.address(name)).collect(),
-            alternate: (of("task_struct", &["sas_ss_sp"])?, of("task_struct", &["sas_ss_size"])?),
+            alternate: (of("task_struct", "sas_ss_sp")?, of("task_struct", "sas_ss_size")?),
         })
     }
 

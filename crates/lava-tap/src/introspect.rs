@@ -90,12 +90,6 @@ impl<'a> Context<'a> {
         self.tap.emitter.emit_event(self.vcpu, self.whole_of(task, kind));
     }
 
-    /// Asks the policy; the vCPU waits. Say what became of it with [`crate::emit::Emitter::settle`].
-    #[allow(dead_code)] // The integrity watch asks.
-    pub fn ask(&self, kind: Kind) -> Result<lava_event::Action, Unreadable> {
-        Ok(self.tap.emitter.ask(self.vcpu, self.whole(kind)?))
-    }
-
     /// The event, with registers and backtrace.
     pub fn whole(&self, kind: Kind) -> Result<Event, Unreadable> {
         Ok(self.whole_of(&self.current()?, kind))
@@ -110,18 +104,12 @@ impl<'a> Context<'a> {
 
     /// Another task, by the address of its `task_struct`.
     pub fn process_ref(&self, task: u64) -> Result<ProcessRef, Unreadable> {
-        let task = linux::read_task(&self.memory(), self.layout(), task)?;
-        Ok(ProcessRef {
-            pid: task.tgid,
-            tid: task.pid,
-            start_ns: task.process_start_ns.unwrap_or(task.start_ns),
-            comm: task.comm.into(),
-        })
+        linux::read_task(&self.memory(), self.layout(), task).map(|task| reference(&task))
     }
 
     /// The acting process. Its program's path is read once per program.
     pub fn process(&self, task: &linux::Task) -> Process {
-        let start_ns = task.process_start_ns.unwrap_or(task.start_ns);
+        let start_ns = task.process_start();
         let exe = self.tap.exes.get_or((task.tgid, start_ns), || self.exe(task));
         Process {
             pid: task.tgid,
@@ -184,6 +172,11 @@ impl<'a> Context<'a> {
     pub fn inode_file(&self, inode: u64) -> Result<FileId, Unreadable> {
         Ok(file_id(&linux::file_id(&self.memory(), self.layout(), inode)?))
     }
+}
+
+/// A task that is acted on.
+pub fn reference(task: &linux::Task) -> ProcessRef {
+    ProcessRef { pid: task.tgid, tid: task.pid, start_ns: task.process_start(), comm: task.comm.clone().into() }
 }
 
 /// lava-guest's identity in the vocabulary's form.

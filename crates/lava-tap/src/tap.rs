@@ -1,16 +1,17 @@
 //! The tap's state, and the callbacks that QEMU calls.
 
 use std::cell::Cell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
-use lava_event::{GapCause, GuestText, Kind, Process, ProcessKey, ProcessRef, Source};
+use lava_event::{GapCause, Kind, Source};
 use lava_guest::kernel::Kernel;
 use lava_guest::layout::Layout;
-use lava_guest::memory::{Physical, Unreadable, Virtual};
+use lava_guest::linux::sock;
+use lava_guest::memory::{Unreadable, Virtual};
 
 use crate::api::{self, Instruction, PluginId, TranslationBlock};
 use crate::areas::Areas;
@@ -20,15 +21,16 @@ use crate::emit::Emitter;
 use crate::hooks::{self, Handler, Hook, OpenFiles};
 use crate::integrity::Integrity;
 use crate::introspect::Context;
+use crate::locate::{Locator, tell_existing};
 use crate::memory::{Bytes, Placement};
+use crate::missing::Missing;
 use crate::point::Point;
+use crate::processes::{Exes, TaskProcesses};
 use crate::ram::Ram;
 use crate::registers::{Register, Registers};
 use crate::returns::{self, Returns};
 use crate::unbacked::{self, Unbacked};
 
-/// The slide while it is not known.
-const UNKNOWN: u64 = u64::MAX;
 /// Model-specific register that holds the 64-bit system call entry (Intel SDM vol. 4, IA32_LSTAR).
 const MSR_LSTAR: u64 = 0xc000_0082;
 /// Where an x86 processor begins after a reset (Intel SDM vol. 3, 10.1.4).
@@ -37,79 +39,6 @@ const RESET_VECTOR: u64 = 0xffff_fff0;
 const RESET: usize = 0;
 /// CR0.PE (Intel SDM vol. 3, 2.5).
 const PROTECTED: u64 = 1;
-/// The kernel image lies within 1 GiB from its link address (`KERNEL_IMAGE_SIZE`, arch/x86/include/asm/page_64_types.h),
-/// moved by multiples of 2 MiB (`CONFIG_PHYSICAL_ALIGN`).
-const SLIDE_END: u64 = 1 << 30;
-const SLIDE_STEP: u64 = 2 << 20;
-
-/// Paths of running programs, by (pid, start time).
-#[derive(Default)]
-pub struct Exes(Mutex<HashMap<(u32, u64), GuestText>>);
-
-impl Exes {
-    /// A guest that makes processes without end does not make this table grow without end.
-    const MAX: usize = 16 * 1024;
-
-    pub fn get_or(&self, key: (u32, u64), read: impl FnOnce() -> GuestText) -> GuestText {
-        let Ok(mut map) = self.0.lock() else { return read() };
-        if map.len() >= Self::MAX {
-            map.clear();
-        }
-        map.entry(key).or_insert_with(read).clone()
-    }
-
-    pub fn forget(&self, key: (u32, u64)) {
-        if let Ok(mut map) = self.0.lock() {
-            map.remove(&key);
-        }
-    }
-
-    fn clear(&self) {
-        if let Ok(mut map) = self.0.lock() {
-            map.clear();
-        }
-    }
-}
-
-/// The processes of the task: what the launcher forked, and what those forked.
-#[derive(Default)]
-pub struct TaskProcesses {
-    launcher: String,
-    started: AtomicBool,
-    keys: Mutex<HashSet<ProcessKey>>,
-}
-
-impl TaskProcesses {
-    /// As [`Exes::MAX`].
-    const MAX: usize = 64 * 1024;
-
-    pub fn forked(&self, parent: &Process, child: &ProcessRef) {
-        let Ok(mut keys) = self.keys.lock() else { return };
-        let launched = !self.launcher.is_empty() && parent.exe.bytes() == self.launcher.as_bytes();
-        if launched {
-            self.started.store(true, Ordering::Relaxed);
-        }
-        if (launched || keys.contains(&parent.key())) && keys.len() < Self::MAX {
-            keys.insert(ProcessKey { pid: child.pid, start_ns: child.start_ns });
-        }
-    }
-
-    pub fn ended(&self, process: &Process) {
-        if let Ok(mut keys) = self.keys.lock() {
-            keys.remove(&process.key());
-        }
-    }
-
-    /// True once the launcher has forked; always, if nobody said which program that is.
-    pub fn started(&self) -> bool {
-        self.launcher.is_empty() || self.started.load(Ordering::Relaxed)
-    }
-
-    /// True for a process of the task.
-    pub fn contains(&self, process: &Process) -> bool {
-        self.keys.lock().is_ok_and(|keys| keys.contains(&process.key()))
-    }
-}
 
 /// A vCPU's own things, used in its thread only; the lock is never contended.
 struct Vcpu {
@@ -139,13 +68,8 @@ pub struct Tap {
     text: std::ops::Range<u64>,
     ram_file: Option<String>,
     ram: OnceLock<Option<Ram>>,
-    direct_map: AtomicU64,
-    phys_base: AtomicU64,
+    locator: Locator,
     returns: Returns,
-    /// Where a kernel lies that runs already, until it was looked at.
-    running: Mutex<Option<Placement>>,
-    /// The tasks of such a kernel are still to be told.
-    untold: AtomicBool,
     pub exes: Exes,
     pub open_files: OpenFiles,
     pub offsets: hooks::Offsets,
@@ -153,7 +77,7 @@ pub struct Tap {
     pub transfers: hooks::Transfers,
     pub flows: hooks::Flows,
     /// Where sockets hold what; none if this kernel's types do not tell.
-    pub sockets: Option<lava_guest::linux::sock::Offsets>,
+    pub sockets: Option<sock::Offsets>,
     /// Offsets of name and length of the name in `struct msghdr`.
     pub message: Option<(u64, u64)>,
     pub integrity: Integrity,
@@ -161,11 +85,6 @@ pub struct Tap {
     missing: Vec<String>,
     /// Hook numbers by link address.
     by_address: HashMap<u64, Vec<usize>>,
-    syscall_entry: u64,
-    banner_address: u64,
-    page_offset_base: u64,
-    phys_base_address: u64,
-    slide: AtomicU64,
     vcpus: Vec<Mutex<Option<Vcpu>>>,
     panics: AtomicU64,
     costs: Option<Costs>,
@@ -174,8 +93,13 @@ pub struct Tap {
 static TAP: OnceLock<Tap> = OnceLock::new();
 
 thread_local! {
-    /// The vCPU whose thread this is (MTTCG: one each).
-    static VCPU: Cell<u32> = const { Cell::new(u32::MAX) };
+    /// The vCPU whose thread this is (MTTCG: one each); none in QEMU's other threads.
+    static VCPU: Cell<Option<u32>> = const { Cell::new(None) };
+}
+
+/// The vCPU whose thread this is, if it is one's.
+pub fn vcpu() -> Option<u32> {
+    VCPU.get()
 }
 
 /// QEMU's entry point.
@@ -226,14 +150,9 @@ impl Tap {
         let kernel = Kernel::from_elf(&elf).map_err(|error| told(&error))?;
         let layout = Layout::resolve(&kernel.types, &kernel.symbols).map_err(|error| told(&error))?;
         let address = |name: &str| kernel.symbols.address(name).ok_or(format!("the kernel has no symbol {name}"));
-        let (hooks, mut missing) = hooks::resolve(&kernel, arguments.api);
-        let (tasks, without_tasks) = hooks::Tasks::resolve(&kernel.types);
-        let (flows, without_flows) = hooks::Flows::resolve(&kernel.types);
-        let sockets = lava_guest::linux::sock::Offsets::resolve(&kernel.types);
-        let without_sockets = sockets.as_ref().err().map(|why| format!("hooks on sockets: {why}"));
-        missing.extend([without_tasks, without_flows, without_sockets].into_iter().flatten());
-        let message = |name: &str| kernel.types.member("msghdr", name).ok().map(|field| field.offset);
-        let areas = Areas::resolve(&kernel).map_err(|error| missing.push(error)).ok();
+        let mut missing = Missing::default();
+        let hooks = hooks::resolve(&kernel, arguments.api, &mut missing);
+        let message = |name: &str| kernel.types.offset("msghdr", name).ok();
         let api = if arguments.api { Some(hooks::ApiTrace::resolve(&elf, &kernel)?) } else { None };
         let integrity = Integrity::resolve(&kernel, &elf, &mut missing);
         let returning: Vec<(usize, u64)> = (0..)
@@ -251,22 +170,19 @@ impl Tap {
         Ok(Self {
             layout,
             exes: Exes::default(),
-            open_files: OpenFiles::of(&kernel),
-            offsets: hooks::Offsets::resolve(&kernel)?,
-            tasks,
+            open_files: OpenFiles::resolve(&kernel, &mut missing),
+            offsets: hooks::Offsets::resolve(&kernel).map_err(|error| told(&error))?,
+            tasks: hooks::Tasks::resolve(&kernel.types, &mut missing),
             transfers: hooks::Transfers::default(),
-            flows,
-            sockets: sockets.ok(),
+            flows: hooks::Flows::resolve(&kernel.types, &mut missing),
+            sockets: missing.unless("hooks on sockets", sock::Offsets::resolve(&kernel.types)),
             message: message("msg_name").zip(message("msg_namelen")),
             integrity,
             by_address,
             hooks,
-            missing,
-            syscall_entry: address("entry_SYSCALL_64")?,
-            banner_address: address("linux_banner")?,
-            task: TaskProcesses { launcher: arguments.launcher, ..TaskProcesses::default() },
+            task: TaskProcesses::of(arguments.launcher),
             api,
-            areas,
+            areas: missing.unless("mappings", Areas::resolve(&kernel)),
             unbacked: Unbacked::default(),
             remote_writes: hooks::RemoteWrites::resolve(&kernel),
             pivots: hooks::Pivots::default(),
@@ -274,17 +190,12 @@ impl Tap {
             text: address("_stext")?..address("_etext")?,
             ram_file: arguments.ram,
             ram: OnceLock::new(),
-            direct_map: AtomicU64::new(0),
-            phys_base: AtomicU64::new(0),
-            running: Mutex::new(arguments.placement),
-            untold: AtomicBool::new(false),
+            locator: Locator::resolve(&kernel.symbols, &kernel.banner, arguments.placement)?,
             returns: Returns::new(returns::of_hooks(&returning, &found)),
-            page_offset_base: address("page_offset_base")?,
-            phys_base_address: address("phys_base")?,
-            slide: AtomicU64::new(UNKNOWN),
             vcpus: (0..producer.rings()).map(|_| Mutex::new(None)).collect(),
             panics: AtomicU64::new(0),
             costs,
+            missing: missing.into_sentences(),
             kernel,
             emitter: Emitter::new(producer, arguments.origin_ns),
         })
@@ -299,7 +210,7 @@ impl Tap {
     pub fn with_context(&self, vcpu: u32, body: impl FnOnce(&Context<'_>)) {
         let Some(Ok(slot)) = self.vcpus.get(vcpu as usize).map(Mutex::try_lock) else { return };
         let Some(Vcpu { registers, bytes }) = slot.as_ref() else { return };
-        let slide = self.slide.load(Ordering::Acquire);
+        let slide = self.locator.slide().unwrap_or_default();
         body(&Context { tap: self, vcpu, slide, registers, bytes, parameters: &[], paging: Cell::new(None) });
     }
 
@@ -329,23 +240,26 @@ impl Tap {
         }
         if start >> 63 == 0 {
             // A translation happens in the thread of the vCPU that needs it.
-            if count > 0 && unbacked::wanted(self, VCPU.get(), start) {
+            if count > 0 && vcpu().is_some_and(|vcpu| unbacked::wanted(self, vcpu, start)) {
                 // SAFETY: the block has instructions; within the callback.
                 watch(unsafe { api::qemu_plugin_tb_get_insn(block, 0) }, Point::User(0));
             }
             return;
         }
-        if self.slide.load(Ordering::Relaxed) == UNKNOWN {
-            self.look_at_running();
+        let mut slide = self.locator.slide();
+        if slide.is_none()
+            && let Some(placement) = self.locator.running(self.ram())
+        {
+            self.found(0, placement);
+            slide = Some(placement.slide);
         }
-        let slide = self.slide.load(Ordering::Acquire);
         for index in 0..count {
             // SAFETY: index < count, within the callback.
             let (instruction, address) = unsafe {
                 let instruction = api::qemu_plugin_tb_get_insn(block, index);
                 (instruction, api::qemu_plugin_insn_vaddr(instruction))
             };
-            if slide != UNKNOWN {
+            if let Some(slide) = slide {
                 let link = address.wrapping_sub(slide);
                 // A return address may be another function's entry: what returned is told first.
                 if let Some(number) = self.returns.number(link) {
@@ -364,7 +278,7 @@ impl Tap {
     /// The processor was reset: what was known of the running kernel holds no longer.
     pub fn forget_kernel(&self) {
         self.integrity.disarm(self.ram.get().and_then(Option::as_ref));
-        if self.slide.swap(UNKNOWN, Ordering::AcqRel) != UNKNOWN {
+        if self.locator.forget() {
             self.open_files.flush_all(&self.emitter);
             self.transfers.flush_all(&self.emitter);
             self.tasks.clear();
@@ -405,15 +319,14 @@ impl Tap {
 
     /// Where the running kernel lies, once that is known.
     pub fn placement(&self) -> Option<Placement> {
-        let slide = self.slide.load(Ordering::Acquire);
-        let (direct_map, phys_base) = (self.direct_map.load(Ordering::Relaxed), self.phys_base.load(Ordering::Relaxed));
-        (slide != UNKNOWN).then_some(Placement { slide, direct_map, phys_base })
+        self.locator.placement()
     }
 
     fn executed(&self, vcpu: u32, point: Point) {
         let Some(Ok(slot)) = self.vcpus.get(vcpu as usize).map(Mutex::lock) else { return };
         let Some(Vcpu { registers, bytes }) = slot.as_ref() else { return };
-        let slide = self.slide.load(Ordering::Acquire);
+        let known = self.locator.slide();
+        let slide = known.unwrap_or_default();
         let context =
             |parameters| Context { tap: self, vcpu, slide, registers, bytes, parameters, paging: Cell::new(None) };
         if point == Point::Msr {
@@ -425,12 +338,12 @@ impl Tap {
             }
             return;
         }
-        if slide == UNKNOWN {
+        if known.is_none() {
             return;
         }
-        if self.untold.load(Ordering::Relaxed) && self.untold.swap(false, Ordering::AcqRel) {
+        if self.locator.take_untold() {
             let context = context(&[]);
-            self.tell_existing(&context);
+            self.told(&context, "the list of tasks", tell_existing(self, &context));
             // Its start, at which the watch begins otherwise, is long over.
             self.told(&context, "the kernel's immutable memory", self.integrity.adopt(&context));
         }
@@ -490,85 +403,23 @@ impl Tap {
     fn wrmsr(&self, context: &Context<'_>) {
         let read = |register| context.register(register) & 0xffff_ffff;
         let (number, value) = (read(Register::Rcx), read(Register::Rdx) << 32 | read(Register::Rax));
-        if number == MSR_LSTAR && self.kernel_started(context, value) {
-            return;
+        if number == MSR_LSTAR
+            && let Some(placement) = self.locator.started(context, value)
+        {
+            self.forget_kernel();
+            return self.found(context.vcpu, placement);
         }
         self.integrity.registers.msr_written(context, number as u32, value);
     }
 
-    /// The system call entry is set: true if it is that of a kernel that was not known to run there.
-    fn kernel_started(&self, context: &Context<'_>, entry: u64) -> bool {
-        let slide = entry.wrapping_sub(self.syscall_entry);
-        if slide >= SLIDE_END || !slide.is_multiple_of(SLIDE_STEP) || slide == self.slide.load(Ordering::Acquire) {
-            return false;
-        }
-        // Where the kernel lies is not known yet: these reads walk the page tables.
-        let memory = context.memory();
-        let banner = &self.kernel.banner;
-        let found = memory.read_cstr(self.banner_address.wrapping_add(slide), banner.len() + 2);
-        let variable = |address: u64| memory.u64(address.wrapping_add(slide));
-        let (Ok(direct_map), Ok(phys_base)) = (variable(self.page_offset_base), variable(self.phys_base_address))
-        else {
-            return false;
-        };
-        if !found.bytes.starts_with(banner.as_bytes()) {
-            return false;
-        }
-        self.forget_kernel();
-        self.found(context.vcpu, Placement { slide, direct_map, phys_base });
-        true
-    }
-
     /// The running kernel was found.
-    fn found(&self, vcpu: u32, Placement { slide, direct_map, phys_base }: Placement) {
-        self.direct_map.store(direct_map, Ordering::Relaxed);
-        self.phys_base.store(phys_base, Ordering::Relaxed);
-        self.slide.store(slide, Ordering::Release);
-        let entry = self.syscall_entry.wrapping_add(slide);
-        self.integrity.registers.started(MSR_LSTAR as u32, entry);
+    fn found(&self, vcpu: u32, placement: Placement) {
+        let Placement { slide, direct_map, phys_base } = placement;
+        self.locator.found(placement);
+        self.integrity.registers.started(MSR_LSTAR as u32, self.locator.syscall_entry(slide));
         let hooks = self.hooks.iter().map(|hook| hook.name.to_owned()).collect();
         let missing = self.missing.clone();
         self.emitter.emit(vcpu, None, Kind::VmIntrospection { slide, direct_map, phys_base, hooks, missing });
-    }
-
-    /// A kernel that runs already is where we were told, if its banner is there.
-    fn look_at_running(&self) {
-        let Some(placement) = self.running.lock().ok().and_then(|mut running| running.take()) else { return };
-        let banner = self.kernel.banner.as_bytes();
-        let mut found = vec![0; banner.len()];
-        let at = Placement::image(&placement, self.banner_address.wrapping_add(placement.slide));
-        match self.ram().zip(at).map(|(ram, gpa)| ram.read(gpa, &mut found)) {
-            Some(Ok(())) if found == banner => {
-                self.untold.store(true, Ordering::Release);
-                self.found(0, placement);
-            }
-            _ => eprintln!("lava-tap: the kernel is not where the template says: nothing will be seen until a restart"),
-        }
-    }
-
-    /// Tells the tasks that were there before the tap.
-    fn tell_existing(&self, context: &Context<'_>) {
-        /// More are not followed: a list that a hostile kernel has tied into a ring ends here.
-        const MAX_TASKS: usize = 32 * 1024;
-        let (memory, list) = (context.memory(), self.layout.task.tasks);
-        let Some(first) = self.kernel.symbols.address("init_task") else { return };
-        let first = first.wrapping_add(context.slide);
-        let mut task = first;
-        for _ in 0..MAX_TASKS {
-            let next = memory.pointer(task.wrapping_add(list)).map(|next| next.wrapping_sub(list));
-            let read = next.and_then(|next| {
-                task = next;
-                lava_guest::linux::read_task(&memory, &self.layout, next)
-            });
-            match read {
-                _ if task == first => return,
-                Ok(found) => {
-                    let process = Some(context.process(&found));
-                    self.emitter.emit(context.vcpu, process, Kind::ProcessExisting {});
-                }
-                Err(unreadable) => return self.told(context, "the list of tasks", Err(unreadable)),
-            }
-        }
     }
 }
 
@@ -587,8 +438,7 @@ fn watch(instruction: *mut Instruction, point: Point) {
 
 extern "C" fn on_vcpu(_id: PluginId, vcpu: c_uint) {
     let Some(tap) = TAP.get() else { return };
-    VCPU.set(vcpu);
-    Integrity::on_vcpu(vcpu);
+    VCPU.set(Some(vcpu));
     tap.guarded(vcpu, || match (Registers::of_current_vcpu(), tap.vcpus.get(vcpu as usize)) {
         (Ok(registers), Some(slot)) => {
             if let Ok(mut slot) = slot.lock() {

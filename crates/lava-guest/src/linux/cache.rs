@@ -46,7 +46,7 @@ impl CacheLayout {
     /// # Errors
     /// [`TypeError`] names the first that is missing.
     pub fn resolve(types: &Types) -> Result<CacheLayout, TypeError> {
-        let of = |strukt: &str, member: &str| types.member(strukt, member).map(|field| field.offset);
+        let of = |strukt: &str, member: &str| types.offset(strukt, member);
         let bit = types.enum_value(Some("pageflags"), "PG_uptodate").and_then(|bit| u32::try_from(bit).ok());
         Ok(CacheLayout {
             mapping: of("inode", "i_mapping")?,

@@ -41,9 +41,9 @@ macro_rules! saved {
             /// # Errors
             /// The first that this kernel does not have.
             pub fn resolve(types: &Types) -> Result<Self, TypeError> {
-                let of = |member: &str| types.member("pt_regs", member).map(|field| field.offset);
+                let of = |member: &str| types.offset("pt_regs", member);
                 Ok(Self {
-                    stack: types.member("task_struct", "stack")?.offset,
+                    stack: types.offset("task_struct", "stack")?,
                     size: types.size_of("pt_regs")?,
                     $( $field: of(stringify!($field))?, )*
                 })

@@ -8,7 +8,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::member;
-use crate::btf::Types;
+use crate::btf::{TypeError, Types};
 use crate::layout::Layout;
 use crate::memory::{Unreadable, Virtual};
 
@@ -59,10 +59,8 @@ impl Offsets {
     ///
     /// # Errors
     /// The first that these types lack.
-    pub fn resolve(types: &Types) -> Result<Self, String> {
-        let of = |strukt: &str, name: &str| {
-            types.member(strukt, name).map(|field| field.offset).map_err(|error| format!("{strukt}.{name}: {error}"))
-        };
+    pub fn resolve(types: &Types) -> Result<Self, TypeError> {
+        let of = |strukt: &str, member: &str| types.offset(strukt, member);
         Ok(Self {
             file: of("socket", "file")?,
             private_data: of("file", "private_data")?,

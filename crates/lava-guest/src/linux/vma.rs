@@ -68,7 +68,7 @@ impl VmaLayout {
     /// # Errors
     /// The first that this kernel does not have.
     pub fn resolve(types: &Types) -> Result<Self, TypeError> {
-        let of = |strukt: &str, member: &str| types.member(strukt, member).map(|field| field.offset);
+        let of = |strukt: &str, member: &str| types.offset(strukt, member);
         let node = |name: &str| -> Result<(u64, u64, u64), TypeError> {
             let slots = types.member("maple_node", &format!("{name}.slot"))?;
             Ok((of("maple_node", &format!("{name}.pivot"))?, slots.offset, slots.size / 8))

@@ -42,9 +42,8 @@ pub struct Places {
 
 impl Places {
     pub fn resolve(kernel: &Kernel) -> Result<Self, String> {
-        let told = |error: &dyn std::fmt::Display| format!("content of files: {error}");
-        let pages = kernel.symbols.address("vmemmap_base").ok_or_else(|| told(&"no symbol vmemmap_base"))?;
-        Ok(Self { cache: CacheLayout::resolve(&kernel.types).map_err(|error| told(&error))?, pages })
+        let pages = kernel.symbols.address("vmemmap_base").ok_or("no symbol vmemmap_base")?;
+        Ok(Self { cache: CacheLayout::resolve(&kernel.types).map_err(|error| error.to_string())?, pages })
     }
 }
 

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
 
 use lava_event::{FileId, FileType, GuestText, Kind, Process, Range};
-use lava_guest::btf::Types;
+use lava_guest::btf::{TypeError, Types};
 use lava_guest::kernel::Kernel;
 use lava_guest::memory::{Unreadable, Virtual};
 
@@ -22,6 +22,7 @@ use super::content::{Content, Places};
 use super::files::FOR_EXEC;
 use crate::emit::Emitter;
 use crate::introspect::Context;
+use crate::missing::Missing;
 
 /// `READ` and `WRITE` as `rw_verify_area` gets them (include/linux/kernel.h).
 const READ: u64 = 0;
@@ -58,11 +59,8 @@ pub struct Offsets {
 }
 
 impl Offsets {
-    pub fn resolve(types: &Types) -> Result<Self, String> {
-        let of = |strukt: &str, member: &str| {
-            let field = types.member(strukt, member).map_err(|error| format!("reads and writes: {error}"))?;
-            Ok::<_, String>(field.offset)
-        };
+    fn resolve(types: &Types) -> Result<Self, TypeError> {
+        let of = |strukt: &str, member: &str| types.offset(strukt, member);
         Ok(Self {
             fault_vma: of("vm_fault", "vma")?,
             fault_page: of("vm_fault", "pgoff")?,
@@ -176,11 +174,11 @@ pub struct OpenFiles {
 }
 
 impl OpenFiles {
-    /// For this kernel.
-    pub fn of(kernel: &Kernel) -> Self {
+    /// For this kernel; what it lacks goes to `missing`.
+    pub fn resolve(kernel: &Kernel, missing: &mut Missing) -> Self {
         Self {
-            offsets: Offsets::resolve(&kernel.types).ok(),
-            content: Content::new(Places::resolve(kernel).ok()),
+            offsets: missing.unless("reads and writes", Offsets::resolve(&kernel.types)),
+            content: Content::new(missing.unless("content of files", Places::resolve(kernel))),
             open: Mutex::default(),
             inside: Mutex::default(),
         }

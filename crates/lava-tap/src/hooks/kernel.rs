@@ -61,7 +61,7 @@ pub struct Offsets {
 impl Offsets {
     pub fn resolve(types: &Types) -> Self {
         let field = |strukt, member| types.member(strukt, member).ok();
-        let of = |strukt, member| field(strukt, member).map(|field| field.offset);
+        let of = |strukt, member| types.offset(strukt, member).ok();
         let number = |name: &str| {
             let constant = format!("BPF_PROG_TYPE_{}", name.to_ascii_uppercase());
             types.enum_value(None, &constant).and_then(|value| u32::try_from(value).ok())

@@ -115,7 +115,7 @@ pub struct RemoteWrites {
 
 impl RemoteWrites {
     pub fn resolve(kernel: &Kernel) -> Self {
-        let base = kernel.types.member("iovec", "iov_base").ok().map(|field| field.offset);
+        let base = kernel.types.offset("iovec", "iov_base").ok();
         Self { pending: Mutex::default(), count: AtomicU64::new(0), base }
     }
 

@@ -20,11 +20,12 @@ mod switch;
 mod tasks;
 mod transfer;
 
-use lava_guest::btf::Types;
+use lava_guest::btf::TypeError;
 use lava_guest::kernel::Kernel;
 use lava_guest::memory::Unreadable;
 
 use crate::introspect::Context;
+use crate::missing::Missing;
 use crate::returns::Then;
 pub use api::ApiTrace;
 pub use io::OpenFiles;
@@ -169,9 +170,9 @@ const API_HOOKS: &[(&str, &[&str], Handler)] = &[
     ("syscall_exit_to_user_mode", &["regs"], Entry(api::leave)),
 ];
 
-/// Finds every hook's place in `kernel`; second, those that it lacks, and why.
-pub fn resolve(kernel: &Kernel, api: bool) -> (Vec<Hook>, Vec<String>) {
-    let (mut hooks, mut missing) = (Vec::new(), Vec::new());
+/// Finds every hook's place in `kernel`.
+pub fn resolve(kernel: &Kernel, api: bool, missing: &mut Missing) -> Vec<Hook> {
+    let mut hooks = Vec::new();
     for &(names, wanted, handler) in HOOKS.iter().chain(API_HOOKS.iter().filter(|_| api)) {
         let mut alternatives = names.split('|');
         let Some(name) =
@@ -192,9 +193,7 @@ pub fn resolve(kernel: &Kernel, api: bool) -> (Vec<Hook>, Vec<String>) {
             Err(why) => missing.push(why),
         }
     }
-    missing.extend(io::Offsets::resolve(&kernel.types).err());
-    missing.extend(content::Places::resolve(kernel).err());
-    (hooks, missing)
+    hooks
 }
 
 /// Offsets that only hooks need, bytes.
@@ -211,18 +210,15 @@ pub struct Offsets {
 }
 
 impl Offsets {
-    pub fn resolve(kernel: &Kernel) -> Result<Self, String> {
-        let types: &Types = &kernel.types;
-        let of = |strukt: &str, names: &[&str]| {
-            let found = names.iter().find_map(|name| types.member(strukt, name).ok());
-            found.map(|field| field.offset).ok_or(format!("this kernel's types have no {strukt}.{}", names.join("|")))
-        };
+    pub fn resolve(kernel: &Kernel) -> Result<Self, TypeError> {
+        let types = &kernel.types;
+        let of = |strukt: &str, member: &str| types.offset(strukt, member);
         Ok(Self {
-            attr_valid: of("iattr", &["ia_valid"])?,
-            attr_size: of("iattr", &["ia_size"])?,
-            rename_old: of("renamedata", &["old_dentry"])?,
-            rename_new: of("renamedata", &["new_dentry"])?,
-            mount_namespace: of("nsproxy", &["mnt_ns"]).ok(),
+            attr_valid: of("iattr", "ia_valid")?,
+            attr_size: of("iattr", "ia_size")?,
+            rename_old: of("renamedata", "old_dentry")?,
+            rename_new: of("renamedata", "new_dentry")?,
+            mount_namespace: of("nsproxy", "mnt_ns").ok(),
             init_nsproxy: kernel.symbols.address("init_nsproxy"),
             kernel: kernel::Offsets::resolve(types),
         })

@@ -9,12 +9,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Mutex;
 
 use lava_event::{GuestText, Kind, NetEndpoint, Process, ProcessKey, Protocol};
-use lava_guest::btf::Types;
+use lava_guest::btf::{TypeError, Types};
 use lava_guest::linux::sock::{self, AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_UNIX};
 use lava_guest::memory::{Unreadable, Virtual};
 
 use super::transfer;
 use crate::introspect::Context;
+use crate::missing::Missing;
 use crate::returns::Then;
 
 /// Size of the largest address (`struct sockaddr_storage`).
@@ -91,26 +92,24 @@ struct FlowOffsets {
     ports6: u64,
 }
 
+impl FlowOffsets {
+    fn resolve(types: &Types) -> Result<Self, TypeError> {
+        let of = |strukt: &str, member: &str| types.offset(strukt, member);
+        Ok(Self {
+            source4: of("flowi4", "saddr")?,
+            destination4: of("flowi4", "daddr")?,
+            ports4: of("flowi4", "uli")?,
+            source6: of("flowi6", "saddr")?,
+            destination6: of("flowi6", "daddr")?,
+            ports6: of("flowi6", "uli")?,
+        })
+    }
+}
+
 impl Flows {
-    /// Second: why hooks are off, if they are.
-    pub fn resolve(types: &Types) -> (Self, Option<String>) {
-        let of = |strukt: &str, name: &str| {
-            types.member(strukt, name).map(|field| field.offset).map_err(|error| format!("{strukt}.{name}: {error}"))
-        };
-        let all = || -> Result<FlowOffsets, String> {
-            Ok(FlowOffsets {
-                source4: of("flowi4", "saddr")?,
-                destination4: of("flowi4", "daddr")?,
-                ports4: of("flowi4", "uli")?,
-                source6: of("flowi6", "saddr")?,
-                destination6: of("flowi6", "daddr")?,
-                ports6: of("flowi6", "uli")?,
-            })
-        };
-        match all() {
-            Ok(offsets) => (Self { offsets: Some(offsets), told: Mutex::default() }, None),
-            Err(why) => (Self::default(), Some(format!("owners of UDP flows: {why}"))),
-        }
+    /// What these types lack goes to `missing`.
+    pub fn resolve(types: &Types, missing: &mut Missing) -> Self {
+        Self { offsets: missing.unless("owners of UDP flows", FlowOffsets::resolve(types)), told: Mutex::default() }
     }
 
     /// The guest was reset.

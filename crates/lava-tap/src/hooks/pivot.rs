@@ -37,7 +37,7 @@ impl Pivots {
         if told.len() >= MAX_TOLD {
             told.clear();
         }
-        told.insert((task.tgid, task.process_start_ns.unwrap_or(task.start_ns), call, stack))
+        told.insert((task.tgid, task.process_start(), call, stack))
     }
 }
 

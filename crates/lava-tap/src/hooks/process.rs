@@ -8,7 +8,7 @@ use lava_guest::linux;
 use lava_guest::memory::{Unreadable, Virtual};
 
 use super::tasks;
-use crate::introspect::Context;
+use crate::introspect::{Context, reference};
 
 /// Bytes of arguments, and of environment, that are kept.
 const MAX_ARGUMENTS: usize = 64 * 1024;
@@ -21,7 +21,7 @@ pub fn fork(context: &Context<'_>) -> Result<(), Unreadable> {
     let parent = context.current()?;
     let task = linux::read_task(&context.memory(), context.layout(), context.argument(0)?)?;
     let thread = task.pid != task.tgid;
-    let child = tasks::reference(&task);
+    let child = reference(&task);
     let actor = context.process(&parent);
     let flags = context.tap.tasks.clone_flags(parent.address);
     context.tap.task.forked(&actor, &child);
@@ -38,7 +38,7 @@ pub fn exec(context: &Context<'_>) -> Result<(), Unreadable> {
         Ok(memory.read_cstr(memory.pointer(field(offset))?, MAX_PATH).bytes.into())
     };
     let task = context.current()?;
-    let key = (task.tgid, task.process_start_ns.unwrap_or(task.start_ns));
+    let key = (task.tgid, task.process_start());
     context.tap.exes.forget(key);
     let process = context.process(&task);
     let (_, file) = context.file(memory.pointer(field(layout.binprm.file))?)?;

@@ -9,12 +9,13 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
 
-use lava_event::{Kind, ProcessRef};
-use lava_guest::btf::Types;
+use lava_event::Kind;
+use lava_guest::btf::{TypeError, Types};
 use lava_guest::linux;
 use lava_guest::memory::{Unreadable, Virtual};
 
 use crate::introspect::Context;
+use crate::missing::Missing;
 use crate::returns::Then;
 
 /// `PT_SEIZED` (include/linux/ptrace.h): attached by `PTRACE_SEIZE`.
@@ -61,28 +62,26 @@ pub struct Tasks {
     clones: Mutex<HashMap<u64, u64>>,
 }
 
+impl Offsets {
+    fn resolve(types: &Types) -> Result<Self, TypeError> {
+        let of = |strukt: &str, member: &str| types.offset(strukt, member);
+        Ok(Self {
+            clone_flags: of("kernel_clone_args", "flags")?,
+            clone_fn: of("kernel_clone_args", "fn").or_else(|_| of("kernel_clone_args", "stack"))?,
+            ptrace: of("task_struct", "ptrace")?,
+            si_code: of("kernel_siginfo", "si_code")?,
+            user_ns: of("cred", "user_ns")?,
+            signal_flags: of("signal_struct", "flags")?,
+            // Time namespaces are younger than the others: what a kernel lacks is not told.
+            namespaces: NAMESPACES.iter().filter_map(|(m, n)| Some((of("nsproxy", m).ok()?, *n))).collect(),
+        })
+    }
+}
+
 impl Tasks {
-    /// Second: why hooks are off, if they are.
-    pub fn resolve(types: &Types) -> (Self, Option<String>) {
-        let of = |strukt: &str, name: &str| {
-            types.member(strukt, name).map(|field| field.offset).map_err(|error| format!("{strukt}.{name}: {error}"))
-        };
-        let all = || -> Result<Offsets, String> {
-            Ok(Offsets {
-                clone_flags: of("kernel_clone_args", "flags")?,
-                clone_fn: of("kernel_clone_args", "fn").or_else(|_| of("kernel_clone_args", "stack"))?,
-                ptrace: of("task_struct", "ptrace")?,
-                si_code: of("kernel_siginfo", "si_code")?,
-                user_ns: of("cred", "user_ns")?,
-                signal_flags: of("signal_struct", "flags")?,
-                // Time namespaces are younger than the others: what a kernel lacks is not told.
-                namespaces: NAMESPACES.iter().filter_map(|(m, n)| Some((of("nsproxy", m).ok()?, *n))).collect(),
-            })
-        };
-        match all() {
-            Ok(offsets) => (Self { offsets: Some(offsets), ..Self::default() }, None),
-            Err(why) => (Self::default(), Some(format!("hooks on tasks: {why}"))),
-        }
+    /// What these types lack goes to `missing`.
+    pub fn resolve(types: &Types, missing: &mut Missing) -> Self {
+        Self { offsets: missing.unless("hooks on tasks", Offsets::resolve(types)), ..Self::default() }
     }
 
     /// What the task at this address asks of clone; 0 if the kernel itself makes the new one.
@@ -141,7 +140,7 @@ pub fn ptrace(context: &Context<'_>) -> Result<(), Unreadable> {
     } else {
         "attach"
     };
-    let target = reference(&linux::read_task(&context.memory(), context.layout(), child)?);
+    let target = context.process_ref(child)?;
     context.emit_with_registers(Kind::ProcessPtrace { target, request: request.into() })
 }
 
@@ -158,7 +157,7 @@ pub fn signal(context: &Context<'_>) -> Result<Option<Then>, Unreadable> {
     if code > 0 || code == MESSAGE_QUEUE || signal == 0 {
         return Ok(None);
     }
-    let target = reference(&linux::read_task(&context.memory(), context.layout(), context.argument(2)?)?);
+    let target = context.process_ref(context.argument(2)?)?;
     let kind = Kind::ProcessSignal { target, signal };
     Ok(Some(Box::new(move |context, result| if result.succeeded() { context.emit(kind) } else { Ok(()) })))
 }
@@ -258,14 +257,4 @@ pub fn memfd(context: &Context<'_>) -> Result<Option<Then>, Unreadable> {
         let (_, file) = context.file(file)?;
         context.emit(Kind::ProcessMemfd { name: name.into(), file })
     })))
-}
-
-/// Another task than the acting one.
-pub fn reference(task: &linux::Task) -> ProcessRef {
-    ProcessRef {
-        pid: task.tgid,
-        tid: task.pid,
-        start_ns: task.process_start_ns.unwrap_or(task.start_ns),
-        comm: task.comm.clone().into(),
-    }
 }

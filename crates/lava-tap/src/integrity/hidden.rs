@@ -10,12 +10,13 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use lava_event::{GuestText, Kind, ProcessRef};
+use lava_event::{GuestText, Kind};
 use lava_guest::kernel::Kernel;
 use lava_guest::linux;
 use lava_guest::memory::{Unreadable, Virtual};
 
-use crate::introspect::Context;
+use crate::introspect::{Context, reference};
+use crate::missing::Missing;
 
 /// Between two looks at the list of modules.
 const PERIOD_NS: u64 = 500_000_000;
@@ -39,10 +40,10 @@ pub fn linked(memory: &dyn Virtual, node: u64) -> bool {
 }
 
 impl Hidden {
-    pub fn resolve(kernel: &Kernel, missing: &mut Vec<String>) -> Self {
-        let exit_state = kernel.types.member("task_struct", "exit_state").ok().map(|field| field.offset);
+    pub fn resolve(kernel: &Kernel, missing: &mut Missing) -> Self {
+        let exit_state = kernel.types.offset("task_struct", "exit_state").ok();
         if exit_state.is_none() {
-            missing.push("hidden tasks: no task_struct.exit_state in the kernel's types".into());
+            missing.push("hidden tasks: no task_struct.exit_state in the kernel's types");
         }
         Self { exit_state, missed: Mutex::default(), looked_ns: AtomicU64::new(0) }
     }
@@ -95,13 +96,7 @@ impl Hidden {
             }
         }
         let task = linux::read_task(&context.memory(), context.layout(), next)?;
-        let process = ProcessRef {
-            pid: task.tgid,
-            tid: task.pid,
-            start_ns: task.process_start_ns.unwrap_or(task.start_ns),
-            comm: task.comm.clone().into(),
-        };
-        let kind = Kind::KernelHiddenTask { task: process, missing: "task list".to_owned() };
+        let kind = Kind::KernelHiddenTask { task: reference(&task), missing: "task list".to_owned() };
         context.tap.emitter.emit(context.vcpu, Some(context.process(&task)), kind);
         Ok(())
     }

@@ -21,7 +21,7 @@ pub mod registers;
 mod response;
 pub mod watch;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -33,9 +33,10 @@ use lava_guest::patchable::Sites;
 
 use crate::api::{self, PerVcpu};
 use crate::introspect::Context;
+use crate::missing::Missing;
 use crate::point::Point;
 use crate::ram::Ram;
-use crate::tap::Tap;
+use crate::tap::{Tap, vcpu};
 use fault::{Place, Watcher};
 use watch::{Area, Change, Pages};
 
@@ -47,8 +48,6 @@ const MOST: u64 = 256;
 const LONGEST: usize = 15;
 
 thread_local! {
-    /// The vCPU whose thread this is.
-    static VCPU: Cell<Option<u32>> = const { Cell::new(None) };
     static FACTORY: RefCell<InstructionInfoFactory> = RefCell::new(InstructionInfoFactory::new());
 }
 
@@ -84,10 +83,10 @@ unsafe impl Sync for Places {}
 
 impl Integrity {
     /// What the kernel's file says of it; what is not in it goes to `missing`.
-    pub fn resolve(kernel: &Kernel, elf: &[u8], missing: &mut Vec<String>) -> Self {
+    pub fn resolve(kernel: &Kernel, elf: &[u8], missing: &mut Missing) -> Self {
         let layout = Layout::resolve(kernel);
         if layout.is_none() {
-            missing.push("kernel integrity: this kernel does not say where its code and its read-only data lie".into());
+            missing.push("kernel integrity: this kernel does not say where its code and its read-only data lie");
         }
         // SAFETY: called while the plugin is installed, when scoreboards may be made.
         let scoreboard = unsafe { api::qemu_plugin_scoreboard_new(size_of::<u64>()) };
@@ -104,11 +103,6 @@ impl Integrity {
             pace: response::Pace::default(),
             told: Mutex::default(),
         }
-    }
-
-    /// This thread runs that vCPU.
-    pub fn on_vcpu(vcpu: u32) {
-        VCPU.set(Some(vcpu));
     }
 
     /// True from the end of the kernel's start on.
@@ -271,7 +265,7 @@ fn tell_left_out(tap: &Tap, count: u64) {
     if count > 0 {
         let detail = format!("{count} more changes of the kernel's own kind in one second were not told one by one");
         let kind = Kind::VmGap { at: Source::Tap, cause: GapCause::Pace, missing: Some(count), detail };
-        tap.emitter.emit(VCPU.get().unwrap_or(0), None, kind);
+        tap.emitter.emit(vcpu().unwrap_or(0), None, kind);
     }
 }
 
@@ -308,7 +302,7 @@ impl Watcher for Tap {
     }
 
     fn changed(&self, changes: Vec<Change>) {
-        let vcpu = VCPU.get();
+        let vcpu = vcpu();
         self.guarded(vcpu.unwrap_or(0), || match vcpu {
             Some(vcpu) => self.with_context(vcpu, |context| response::by_cpu(context, changes)),
             None => response::by_device(self, changes),

@@ -13,6 +13,7 @@ use lava_guest::patchable;
 
 use super::watch::Area;
 use crate::introspect::Context;
+use crate::missing::Missing;
 
 /// Modules remembered; Debian's kernels load some 60.
 const MAX: usize = 1024;
@@ -61,14 +62,14 @@ pub struct Modules {
 }
 
 impl Modules {
-    pub fn resolve(kernel: &Kernel, missing: &mut Vec<String>) -> Self {
+    pub fn resolve(kernel: &Kernel, missing: &mut Missing) -> Self {
         let types = &kernel.types;
         let parts = in_layout(types).or_else(|| in_memory_types(types)).unwrap_or_default();
         if parts.is_empty() {
-            missing.push("kernel integrity: this kernel does not say where a module's code lies".into());
+            missing.push("kernel integrity: this kernel does not say where a module's code lies");
         }
         let table = |pointer: &str, number: &str, size: u64| {
-            Some((types.member("module", pointer).ok()?.offset, types.member("module", number).ok()?.offset, size))
+            Some((types.offset("module", pointer).ok()?, types.offset("module", number).ok()?, size))
         };
         let labels = [
             table("jump_entries", "num_jump_entries", patchable::JUMP_ENTRY),
@@ -77,7 +78,7 @@ impl Modules {
         Self {
             parts,
             labels: labels.into_iter().flatten().collect(),
-            state: types.member("module", "state").ok().map(|field| field.offset),
+            state: types.offset("module", "state").ok(),
             entries: table("ftrace_callsites", "num_ftrace_callsites", 8),
             live: Mutex::default(),
             reads: Mutex::default(),
@@ -192,7 +193,7 @@ impl Modules {
 
 /// Up to 6.3: `struct module_layout core_layout` (include/linux/module.h).
 fn in_layout(types: &Types) -> Option<Vec<Part>> {
-    let of = |name: &str| Some(types.member("module", name).ok()?.offset);
+    let of = |name: &str| types.offset("module", name).ok();
     let (base, text, data) = (of("core_layout.base")?, of("core_layout.text_size")?, of("core_layout.ro_size")?);
     Some(vec![
         Part { base, from: None, to: text, area: Area::ModuleText },
@@ -202,8 +203,8 @@ fn in_layout(types: &Types) -> Option<Vec<Part>> {
 
 /// From 6.4 on: `struct module_memory mem[MOD_MEM_NUM_TYPES]`.
 fn in_memory_types(types: &Types) -> Option<Vec<Part>> {
-    let (mem, size) = (types.member("module", "mem").ok()?.offset, types.size_of("module_memory").ok()?);
-    let member = |name: &str| Some(types.member("module_memory", name).ok()?.offset);
+    let (mem, size) = (types.offset("module", "mem").ok()?, types.size_of("module_memory").ok()?);
+    let member = |name: &str| types.offset("module_memory", name).ok();
     let (base, length) = (member("base")?, member("size")?);
     let part = |name: &str, area| {
         let at = mem + u64::try_from(types.enum_value(None, name)?).ok()? * size;

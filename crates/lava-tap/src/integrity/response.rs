@@ -299,7 +299,7 @@ fn kill(context: &Context<'_>) -> String {
         return format!("{who} is the kernel's own or the first process, and is not killed");
     }
     let types = &context.tap.kernel.types;
-    let offset = |member| types.member("task_struct", member).map(|field| field.offset);
+    let offset = |member| types.offset("task_struct", member);
     let (Ok(pending), Ok(flags)) = (offset("pending.signal"), offset("thread_info.flags")) else {
         return format!("{who} could not be killed: this kernel's types say not how");
     };
