@@ -70,8 +70,43 @@ pub struct PerVcpu {
     pub offset: usize,
 }
 
+// SAFETY: a token of QEMU's; its interface may be used from any thread.
+unsafe impl Send for PerVcpu {}
+// SAFETY: as above.
+unsafe impl Sync for PerVcpu {}
+
+impl PerVcpu {
+    /// For every vCPU one, 0 at first. Only while the plugin is installed.
+    pub fn new() -> Self {
+        // SAFETY: takes a size, returns a scoreboard that lives as long as the plugin.
+        Self { scoreboard: unsafe { qemu_plugin_scoreboard_new(size_of::<u64>()) }, offset: 0 }
+    }
+
+    fn of(self, vcpu: u32) -> Option<*mut u64> {
+        // SAFETY: the scoreboard was made by `new`; called for a vCPU that runs, so that it has its element.
+        let element = unsafe { qemu_plugin_scoreboard_find(self.scoreboard, vcpu) }.cast::<u64>();
+        (!element.is_null()).then_some(element)
+    }
+
+    /// The number of a vCPU that runs.
+    pub fn get(self, vcpu: u32) -> u64 {
+        // SAFETY: an element of eight bytes, which the vCPU's own thread writes; read at once.
+        self.of(vcpu).map_or(0, |element| unsafe { element.read_volatile() })
+    }
+
+    /// Sets it. Only in that vCPU's thread.
+    pub fn set(self, vcpu: u32, value: u64) {
+        if let Some(element) = self.of(vcpu) {
+            // SAFETY: as above; nobody else writes.
+            unsafe { element.write_volatile(value) };
+        }
+    }
+}
+
 /// `QEMU_PLUGIN_INLINE_STORE_U64`
 pub const STORE: c_int = 1;
+/// `QEMU_PLUGIN_COND_NE`
+pub const NOT_EQUAL: c_int = 3;
 
 pub type VcpuCallback = extern "C" fn(id: PluginId, vcpu: c_uint);
 pub type TranslationCallback = extern "C" fn(id: PluginId, block: *mut TranslationBlock);
@@ -88,14 +123,23 @@ unsafe extern "C" {
         flags: c_int,
         userdata: *mut c_void,
     );
+    pub fn qemu_plugin_register_vcpu_insn_exec_cond_cb(
+        instruction: *mut Instruction,
+        callback: ExecCallback,
+        flags: c_int,
+        condition: c_int,
+        entry: PerVcpu,
+        immediate: u64,
+        userdata: *mut c_void,
+    );
     pub fn qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(
         instruction: *mut Instruction,
         operation: c_int,
         entry: PerVcpu,
         value: u64,
     );
-    pub fn qemu_plugin_scoreboard_new(element_size: usize) -> *mut Scoreboard;
-    pub fn qemu_plugin_scoreboard_find(scoreboard: *mut Scoreboard, vcpu: c_uint) -> *mut c_void;
+    fn qemu_plugin_scoreboard_new(element_size: usize) -> *mut Scoreboard;
+    fn qemu_plugin_scoreboard_find(scoreboard: *mut Scoreboard, vcpu: c_uint) -> *mut c_void;
     pub fn qemu_plugin_tb_n_insns(block: *const TranslationBlock) -> usize;
     pub fn qemu_plugin_tb_vaddr(block: *const TranslationBlock) -> u64;
     pub fn qemu_plugin_tb_get_insn(block: *const TranslationBlock, index: usize) -> *mut Instruction;

@@ -13,7 +13,7 @@ use lava_guest::layout::Layout;
 use lava_guest::linux::sock;
 use lava_guest::memory::{Unreadable, Virtual};
 
-use crate::api::{self, Instruction, PluginId, TranslationBlock};
+use crate::api::{self, Instruction, PerVcpu, PluginId, TranslationBlock};
 use crate::areas::Areas;
 use crate::arguments::Arguments;
 use crate::costs::Costs;
@@ -70,6 +70,8 @@ pub struct Tap {
     ram: OnceLock<Option<Ram>>,
     locator: Locator,
     returns: Returns,
+    /// Whether every task switch is seen.
+    sees_switches: bool,
     pub exes: Exes,
     pub open_files: OpenFiles,
     pub offsets: hooks::Offsets,
@@ -152,6 +154,7 @@ impl Tap {
         let address = |name: &str| kernel.symbols.address(name).ok_or(format!("the kernel has no symbol {name}"));
         let mut missing = Missing::default();
         let hooks = hooks::resolve(&kernel, arguments.api, &mut missing);
+        let sees_switches = hooks.iter().any(|hook| hook.name == hooks::SWITCH);
         let message = |name: &str| kernel.types.offset("msghdr", name).ok();
         let api = if arguments.api { Some(hooks::ApiTrace::resolve(&elf, &kernel)?) } else { None };
         let integrity = Integrity::resolve(&kernel, &elf, &mut missing);
@@ -191,6 +194,7 @@ impl Tap {
             ram_file: arguments.ram,
             ram: OnceLock::new(),
             locator: Locator::resolve(&kernel.symbols, &kernel.banner, arguments.placement)?,
+            sees_switches,
             returns: Returns::new(returns::of_hooks(&returning, &found)),
             vcpus: (0..producer.rings()).map(|_| Mutex::new(None)).collect(),
             panics: AtomicU64::new(0),
@@ -263,7 +267,9 @@ impl Tap {
                 let link = address.wrapping_sub(slide);
                 // A return address may be another function's entry: what returned is told first.
                 if let Some(number) = self.returns.number(link) {
-                    watch(instruction, Point::Return(number));
+                    // Without the hook on switches nobody says how many calls are under way.
+                    let condition = self.sees_switches.then(|| self.returns.condition());
+                    watch_if(instruction, Point::Return(number), condition);
                 }
                 for &number in self.by_address.get(&link).into_iter().flatten() {
                     watch(instruction, Point::Hook(number));
@@ -295,6 +301,7 @@ impl Tap {
         if let Some(current) = self.current.get(vcpu as usize) {
             current.store(task, Ordering::Relaxed);
         }
+        self.returns.switched(vcpu, task);
     }
 
     /// Address of the `task_struct` of the task that runs on `vcpu`, once one was switched to.
@@ -356,8 +363,7 @@ impl Tap {
             }
             Point::Return(number) => {
                 let context = context(&[]);
-                let (rsp, rax) = (context.register(Register::Rsp), context.register(Register::Rax));
-                self.told(&context, "a function's return", self.returns.returned(&context, number, rsp, rax));
+                self.told(&context, "a function's return", self.returns.returned(&context, number));
             }
             Point::User(_) => self.told(&context(&[]), "code without a file", unbacked::executed(&context(&[]))),
             Point::Control { register, from } => {
@@ -425,14 +431,27 @@ impl Tap {
 
 /// Asks QEMU to call us before `instruction` runs.
 fn watch(instruction: *mut Instruction, point: Point) {
-    // SAFETY: the instruction is valid during translation; the userdata is a number, never dereferenced.
+    watch_if(instruction, point, None);
+}
+
+/// The same, if the vCPU's number is not 0 then.
+fn watch_if(instruction: *mut Instruction, point: Point, number: Option<PerVcpu>) {
+    let (flags, userdata) = (api::READS_REGISTERS, std::ptr::without_provenance_mut(point.encode()));
+    // SAFETY: the instruction is valid during translation; the userdata is a number, never dereferenced; the number's scoreboard
+    // lives as long as the plugin.
     unsafe {
-        api::qemu_plugin_register_vcpu_insn_exec_cb(
-            instruction,
-            on_execution,
-            api::READS_REGISTERS,
-            std::ptr::without_provenance_mut(point.encode()),
-        );
+        match number {
+            None => api::qemu_plugin_register_vcpu_insn_exec_cb(instruction, on_execution, flags, userdata),
+            Some(number) => api::qemu_plugin_register_vcpu_insn_exec_cond_cb(
+                instruction,
+                on_execution,
+                flags,
+                api::NOT_EQUAL,
+                number,
+                0,
+                userdata,
+            ),
+        }
     }
 }
 

@@ -56,6 +56,9 @@ pub struct Hook {
     pub handler: Handler,
 }
 
+/// The function in which tasks are switched.
+pub const SWITCH: &str = "__switch_to";
+
 /// (function, parameters by their names in the kernel's source, handler). Alternatives are separated by `|`, the first that the
 /// kernel has is taken; an empty one at the end: kernels without any do the same by way of another function in the table.
 const HOOKS: &[(&str, &[&str], Handler)] = &[
@@ -127,7 +130,7 @@ const HOOKS: &[(&str, &[&str], Handler)] = &[
     ("____sys_recvmsg", &["sock", "msg_sys", "flags", "nosec"], Return(transfer::receive_more)),
     ("do_splice_to|do_splice_read|vfs_splice_read", &["in"], Return(transfer::splice)),
     ("__sock_release", &["sock"], Entry(transfer::release)),
-    ("__switch_to", &["next_p"], Entry(switch::switch)),
+    (SWITCH, &["next_p"], Entry(switch::switch)),
     ("do_mmap", &["file", "len", "prot", "flags"], Return(memory::map)),
     ("mprotect_fixup", &["vma", "start", "end", "newflags"], Return(memory::protect)),
     ("ptrace_access_vm", &["tsk", "addr", "len", "gup_flags"], Return(memory::poke)),

@@ -63,8 +63,8 @@ pub struct Integrity {
     layout: Option<Layout>,
     sites: Sites,
     pages: Pages,
-    /// Where each vCPU last stored; null before [`Integrity::start`].
-    places: Places,
+    /// Where each vCPU last stored.
+    places: PerVcpu,
     armed: AtomicBool,
     pub modules: modules::Modules,
     pub pokes: legit::Pokes,
@@ -75,12 +75,6 @@ pub struct Integrity {
     told: Mutex<(u64, u64)>,
 }
 
-struct Places(PerVcpu);
-// SAFETY: a token of QEMU's; its interface may be used from any thread.
-unsafe impl Send for Places {}
-// SAFETY: as above.
-unsafe impl Sync for Places {}
-
 impl Integrity {
     /// What the kernel's file says of it; what is not in it goes to `missing`.
     pub fn resolve(kernel: &Kernel, elf: &[u8], missing: &mut Missing) -> Self {
@@ -88,13 +82,11 @@ impl Integrity {
         if layout.is_none() {
             missing.push("kernel integrity: this kernel does not say where its code and its read-only data lie");
         }
-        // SAFETY: called while the plugin is installed, when scoreboards may be made.
-        let scoreboard = unsafe { api::qemu_plugin_scoreboard_new(size_of::<u64>()) };
         Self {
             layout,
             sites: Sites::from_elf(elf, &kernel.symbols),
             pages: Pages::default(),
-            places: Places(PerVcpu { scoreboard, offset: 0 }),
+            places: PerVcpu::new(),
             armed: AtomicBool::new(false),
             modules: modules::Modules::resolve(kernel, missing),
             pokes: legit::Pokes::default(),
@@ -125,12 +117,7 @@ impl Integrity {
         if first || point.is_some() || stores(&decoded) {
             // SAFETY: the instruction is valid during translation; the scoreboard was made at installation.
             unsafe {
-                api::qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(
-                    instruction,
-                    api::STORE,
-                    self.places.0,
-                    address,
-                );
+                api::qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(instruction, api::STORE, self.places, address);
             }
         }
         point
@@ -138,11 +125,7 @@ impl Integrity {
 
     /// The kernel instruction at which `vcpu` is, or last was of those that leave their address.
     pub fn rip(&self, vcpu: u32) -> u64 {
-        // SAFETY: called for a vCPU that runs: the scoreboard has its element, of eight bytes.
-        unsafe {
-            let place = api::qemu_plugin_scoreboard_find(self.places.0.scoreboard, vcpu).cast::<u64>();
-            if place.is_null() { 0 } else { place.read_volatile() }
-        }
+        self.places.get(vcpu)
     }
 
     /// The kernel has started: from here on its memory is watched.
