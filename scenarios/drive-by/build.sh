@@ -7,20 +7,12 @@
 #
 # Needs no root. The same inputs and tools give the same bytes; when nothing changed it does nothing.
 set -eu
-umask 022
-export LC_ALL=C TZ=UTC0
-
 [ $# -eq 1 ] || { echo "usage: build.sh OUT_DIR" >&2; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
-mkdir -p "$1"
-out=$(cd "$1" && pwd)
-PATH=$PATH:/usr/sbin:/sbin
+. "$here/../lib.sh"
+need javac jar cargo cc as ld mke2fs debugfs sha256sum
+out=$(folder "$1")
 
-for tool in javac jar cargo cc as ld mke2fs debugfs sha256sum; do
-    command -v "$tool" >/dev/null || { echo "build.sh: $tool is missing; run: cargo xtask setup" >&2; exit 1; }
-done
-
-export SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-1780000000}"
 date=$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ)
 target=x86_64-unknown-linux-gnu
 
@@ -30,8 +22,7 @@ stamp=$(
         javac -version 2>&1
         (cd "$here/native" && rustc --version)
         mke2fs -V 2>&1
-        cd "$here/.."
-        find benign drive-by -type f ! -path '*/target/*' ! -path '*/__pycache__/*' | sort | xargs -d '\n' sha256sum
+        sources benign drive-by
     } | sha256sum
 )
 if [ "$(cat "$out/.stamp" 2>/dev/null)" = "$stamp" ] && [ -f "$out/applet.jar" ] && [ -f "$out/scenario.img" ] &&
@@ -39,9 +30,7 @@ if [ "$(cat "$out/.stamp" 2>/dev/null)" = "$stamp" ] && [ -f "$out/applet.jar" ]
     exit 0
 fi
 
-work=$(mktemp -d "$out/.build.XXXXXX")
-trap 'rm -rf "$work"' EXIT
-trap 'exit 1' HUP INT TERM
+scratch "$out/.build"
 
 # Static, so that they run in any guest; without the builder's paths, so that everybody's are the same.
 native=${CARGO_TARGET_DIR:-$out/.cargo}
@@ -88,31 +77,7 @@ mkdir -p "$disk/bin"
 cp "$here/MARKER" "$work/host.jar" "$disk/"
 cp "$native/weak-helper" "$disk/bin/weak-helper"
 find "$disk" -type f -exec chmod 644 {} +
-find "$disk" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
-
-# No journal: nothing on this disk is worth one. The identifiers are fixed, for the same bytes each time.
-uuid=1a7a0000-0000-4000-8000-0000000000db
-export E2FSPROGS_FAKE_TIME="$SOURCE_DATE_EPOCH"
-truncate -s 16M "$work/scenario.img"
-mke2fs -q -F -t ext4 -b 4096 -O ^has_journal,^metadata_csum -L LAVA-SCENARIO -U "$uuid" -m 0 \
-    -E "hash_seed=$uuid,root_owner=0:0,lazy_itable_init=0,nodiscard" -d "$disk" "$work/scenario.img"
-# Owner, mode and the times that a file system keeps by itself are set in the image: no root is needed for that, and no
-# setuid file ever exists on the host.
-{
-    for inode in "040755 /" "040755 /bin" "0100644 /MARKER" "0100644 /host.jar" "0104755 /bin/weak-helper"; do
-        path=${inode#* }
-        for field in "uid 0" "gid 0" "mode ${inode%% *}"; do
-            echo "set_inode_field $path $field"
-        done
-        for field in atime ctime mtime crtime; do
-            echo "set_inode_field $path $field @$SOURCE_DATE_EPOCH"
-            echo "set_inode_field $path ${field}_extra 0"
-        done
-    done
-} >"$work/commands"
-debugfs -w -f "$work/commands" "$work/scenario.img" >"$work/debugfs.log" 2>&1
-debugfs -R "stat /bin/weak-helper" "$work/scenario.img" 2>/dev/null | tr -s ' ' | grep -q "Mode: 04755" ||
-    { cat "$work/debugfs.log" >&2; echo "build.sh: the helper did not become setuid in the image" >&2; exit 1; }
+disk_image "$work/scenario.img" "$disk" 1a7a0000-0000-4000-8000-0000000000db /bin/weak-helper
 
 cp "$here/../benign/notes.py" "$work/notes.py"
 chmod 644 "$work/notes.py"

@@ -7,30 +7,20 @@
 # The modules are compiled in a Debian 12 of their own with the headers of exactly these kernels. It is made once with mmdebstrap and
 # kept in the user's cache (lava/module-toolchain). Needs no root. When nothing changed it does nothing.
 set -eu
-umask 022
-export LC_ALL=C TZ=UTC0
-
 [ $# -ge 2 ] || { echo "usage: build.sh OUT_DIR RELEASE..." >&2; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
-mkdir -p "$1"
-out=$(cd "$1" && pwd)
+. "$here/../lib.sh"
+need cc mke2fs debugfs mmdebstrap sha256sum tar
+out=$(folder "$1")
 shift
-PATH=$PATH:/usr/sbin:/sbin
-
-for tool in cc mke2fs debugfs mmdebstrap sha256sum tar; do
-    command -v "$tool" >/dev/null || { echo "build.sh: $tool is missing; run: cargo xtask setup" >&2; exit 1; }
-done
 for release; do
     case $release in *[!a-z0-9.+-]* | -*) echo "build.sh: $release is no kernel release" >&2; exit 2 ;; esac
 done
 
-export SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-1780000000}"
-stamp=$({ echo "$SOURCE_DATE_EPOCH" "$@"; cd "$here" && find . -type f | sort | xargs -d '\n' sha256sum; } | sha256sum)
+stamp=$({ echo "$SOURCE_DATE_EPOCH" "$@"; sources watcher; } | sha256sum)
 [ "$(cat "$out/.stamp-watcher" 2>/dev/null)" = "$stamp" ] && [ -f "$out/watcher.img" ] && exit 0
 
-work=$(mktemp -d "${TMPDIR:-/tmp}/watcher.XXXXXX")
-trap 'rm -rf "$work"' EXIT
-trap 'exit 1' HUP INT TERM
+scratch "${TMPDIR:-/tmp}/watcher"
 # The namespace's root must get in.
 chmod 755 "$work"
 
@@ -97,21 +87,6 @@ done
 cc -O2 -Wall -Wextra -Werror -static -s -o "$disk/load" "$here/load.c"
 cp "$here/MARKER" "$disk/"
 find "$disk" -type f -exec chmod 644 {} +
-find "$disk" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
-
-uuid=1a7a0000-0000-4000-8000-0000000000aa
-export E2FSPROGS_FAKE_TIME="$SOURCE_DATE_EPOCH"
-truncate -s 16M "$work/watcher.img"
-mke2fs -q -F -t ext4 -b 4096 -O ^has_journal,^metadata_csum -L LAVA-SCENARIO -U "$uuid" -m 0 \
-    -E "hash_seed=$uuid,root_owner=0:0,lazy_itable_init=0,nodiscard" -d "$disk" "$work/watcher.img"
-# As in the drive-by's build.sh: owners and the setuid bit exist in the image only.
-{
-    (cd "$disk" && find . -type d -printf '040755 /%P\n' -o -name load -printf '0104755 /%P\n' -o -type f -printf '0100644 /%P\n')
-} | while read -r mode path; do
-    for field in "uid 0" "gid 0" "mode $mode"; do echo "set_inode_field $path $field"; done
-done >"$work/commands"
-debugfs -w -f "$work/commands" "$work/watcher.img" >"$work/debugfs.log" 2>&1
-debugfs -R "stat /load" "$work/watcher.img" 2>/dev/null | tr -s ' ' | grep -q "Mode: 04755" ||
-    { cat "$work/debugfs.log" >&2; echo "build.sh: load did not become setuid in the image" >&2; exit 1; }
+disk_image "$work/watcher.img" "$disk" 1a7a0000-0000-4000-8000-0000000000aa /load
 mv -f "$work/watcher.img" "$out/watcher.img"
 echo "$stamp" >"$out/.stamp-watcher"
