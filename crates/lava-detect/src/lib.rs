@@ -25,6 +25,6 @@ mod taint;
 
 pub use about::About;
 pub use attack::{attack_version, technique};
-pub use behaviour::behaviours;
+pub use behaviour::{autostart, behaviours};
 pub use detector::{Detector, MAX_FINDINGS};
 pub use taint::Taint;

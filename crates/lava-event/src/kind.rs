@@ -726,6 +726,10 @@ macro_rules! names {
             /// Every kind's dotted name.
             pub const NAMES: &[&str] = &[$($name),*];
 
+            /// The dotted names of those whose events can wait for a policy's answer.
+            pub const WAITING: &[&str] =
+                &["process.exec", "file.open", "kernel.module_load", "kernel.immutable_write", "disk.write"];
+
             /// The dotted name, as in JSON.
             #[must_use]
             pub const fn name(&self) -> &'static str {

@@ -35,6 +35,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         tap: std::env::var_os("LAVA_TAP").map(PathBuf::from),
         launcher: LAUNCHER.into(),
         api_trace: false,
+        asks: Vec::new(),
         session_dir,
         runtime_dir: format!("/dev/shm/lava-boot-{id}").into(),
         template: None,

@@ -19,9 +19,10 @@ pub(crate) const MAX_LIST: usize = 1024;
 const VARIABLES: [&str; 2] = ["event", "trace"];
 const FUNCTIONS: [&str; 10] =
     ["size", "contains", "startsWith", "endsWith", "int", "uint", "double", "string", "bool", "type"];
-const TRACE: [&str; 4] = ["tainted", "stages", "verdict", "task_started"];
-/// The kinds of events.
+const TRACE: [&str; 5] = ["tainted", "stages", "verdict", "task_started", "autostart"];
+/// The kinds of events, and those that wait for an answer.
 const KINDS: &[&str] = lava_event::Kind::NAMES;
+const WAITING: &[&str] = lava_event::Kind::WAITING;
 
 /// A mistake in a condition; the span counts bytes of the condition.
 pub(crate) struct Mistake {
@@ -35,6 +36,8 @@ pub(crate) struct Condition {
     pub(crate) expression: Expression,
     /// It has a loop.
     pub(crate) loops: bool,
+    /// The kinds that it compares `event.kind` with; none: it may be about any.
+    pub(crate) kinds: Vec<String>,
 }
 
 pub(crate) fn compile(text: &str) -> Result<Condition, Vec<Mistake>> {
@@ -58,11 +61,13 @@ pub(crate) fn compile(text: &str) -> Result<Condition, Vec<Mistake>> {
         Ok(expression) => expression,
         Err(errors) => return Err(errors.errors.iter().take(3).map(|e| syntax(text, e)).collect()),
     };
-    let mut check = Check { text, mistakes: Vec::new(), nodes: 0, loops: false, scope: Vec::new(), too_large: None };
+    let mut check = Check { text, ..Check::default() };
     check.walk(&expression, 0, false);
     match check.too_large {
         Some(what) => too_large(what.into()),
-        None if check.mistakes.is_empty() => Ok(Condition { expression, loops: check.loops }),
+        None if check.mistakes.is_empty() => {
+            Ok(Condition { expression, loops: check.loops, kinds: std::mem::take(&mut check.kinds) })
+        }
         None => Err(check.mistakes),
     }
 }
@@ -83,8 +88,10 @@ fn syntax(text: &str, error: &cel::ParseError) -> Mistake {
     }
 }
 
+#[derive(Default)]
 struct Check<'a> {
     text: &'a str,
+    kinds: Vec<String>,
     mistakes: Vec<Mistake>,
     nodes: usize,
     loops: bool,
@@ -182,16 +189,20 @@ impl Check<'_> {
             _ => std::slice::from_ref(value),
         };
         for element in elements {
-            if let Expr::Literal(LiteralValue::String(text)) = &element.expr
-                && !KINDS.contains(&text.inner())
-            {
-                self.mistakes.push(Mistake {
-                    code: Code::UnknownKind,
-                    span: self.find(text.inner()),
-                    message: format!("no event is of the kind `{}`", text.inner()),
-                    help: Some(suggestion(text.inner(), KINDS)),
-                });
+            let Expr::Literal(LiteralValue::String(text)) = &element.expr else { continue };
+            let kind = text.inner();
+            self.kinds.push(kind.to_owned());
+            if KINDS.contains(&kind) && WAITING.contains(&kind) {
+                continue;
             }
+            let (message, help) = if KINDS.contains(&kind) {
+                let all = WAITING.join(", ");
+                (format!("events of the kind `{kind}` do not wait for a policy"), format!("these do: {all}"))
+            } else {
+                (format!("no event is of the kind `{kind}`"), suggestion(kind, KINDS))
+            };
+            let code = Code::UnknownKind;
+            self.mistakes.push(Mistake { code, span: self.find(kind), message, help: Some(help) });
         }
     }
 }

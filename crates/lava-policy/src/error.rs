@@ -21,7 +21,7 @@ pub enum Code {
     Duplicate,
     /// E0007: a field is missing.
     MissingField,
-    /// E0008: `event.kind` is compared with a kind that no event has.
+    /// E0008: `event.kind` is compared with a kind that no event has, or whose events never wait.
     UnknownKind,
     /// E0009: the file, a list or a condition is larger than what is evaluated.
     TooLarge,

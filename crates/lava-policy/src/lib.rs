@@ -26,7 +26,7 @@ pub const MAX_FILE: usize = 1 << 20;
 pub const MAX_RULES: usize = 1000;
 
 /// Names of the policies that come with LAVA.
-pub const BUILTIN: [&str; 3] = ["observe", "protect", "remediate"];
+pub const BUILTIN: [&str; 4] = ["observe", "protect", "contain", "remediate"];
 
 /// The text of a policy that comes with LAVA.
 #[must_use]
@@ -34,6 +34,7 @@ pub fn builtin(name: &str) -> Option<&'static str> {
     match name {
         "observe" => Some(include_str!("../../../rules/policies/observe.yaml")),
         "protect" => Some(include_str!("../../../rules/policies/protect.yaml")),
+        "contain" => Some(include_str!("../../../rules/policies/contain.yaml")),
         "remediate" => Some(include_str!("../../../rules/policies/remediate.yaml")),
         _ => None,
     }
@@ -50,6 +51,8 @@ pub struct TraceView {
     pub verdict: Verdict,
     /// The task was handed to the guest.
     pub task_started: bool,
+    /// What makes programs start by themselves there, if the event's path is such a place (`cron job`...); else empty.
+    pub autostart: &'static str,
 }
 
 /// A rule that could not be evaluated, and so did not match.
@@ -101,6 +104,15 @@ impl Policy {
     #[must_use]
     pub fn description(&self) -> &str {
         &self.description
+    }
+
+    /// Of the kinds that can wait ([`lava_event::Kind::WAITING`]), those that a rule may be about.
+    pub fn waits_for(&self) -> impl Iterator<Item = &'static str> {
+        let about = |kind: &str| {
+            let mut conditions = self.rules.iter().map(|rule| &rule.condition);
+            conditions.any(|condition| condition.kinds.is_empty() || condition.kinds.iter().any(|known| known == kind))
+        };
+        lava_event::Kind::WAITING.iter().copied().filter(move |kind| about(kind))
     }
 
     /// Answers `event`, and says which rules could not be evaluated on the way.

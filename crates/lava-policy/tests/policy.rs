@@ -1,6 +1,6 @@
 //! The shipped policies, the diagnostics, and what hostile files may cost.
 
-use lava_event::{Action, DiskRegion, Event, Kind, Range, Source, Verdict};
+use lava_event::{Access, Action, DiskRegion, Event, Kind, Range, Source, Verdict};
 use lava_policy::{BUILTIN, Policy, TraceView, builtin};
 use miette::{GraphicalReportHandler, GraphicalTheme};
 use proptest::prelude::*;
@@ -14,7 +14,7 @@ fn write(region: DiskRegion) -> Event {
 }
 
 fn trace(task_started: bool) -> TraceView {
-    TraceView { tainted: false, stages: vec![], verdict: Verdict::Clean, task_started }
+    TraceView { tainted: false, stages: vec![], verdict: Verdict::Clean, task_started, autostart: "" }
 }
 
 fn policy(condition: &str) -> Result<Policy, String> {
@@ -41,13 +41,49 @@ fn shipped_policies_decide_as_they_say() {
             for started in [false, true] {
                 let (decision, faults) = policy.decide(&write(region), &trace(started));
                 let expected = match name {
-                    "protect" if started && region != Data => Action::Deny,
+                    "protect" | "contain" if started && region != Data => Action::Deny,
                     "remediate" if started && region != Data => Action::Remediate,
                     _ => Action::Allow,
                 };
                 assert_eq!((decision.action, faults), (expected, vec![]), "{name} {region:?} {started}");
             }
         }
+    }
+}
+
+#[test]
+fn only_what_a_rule_may_be_about_waits() {
+    let waits = |name: &str| -> Vec<&str> {
+        Policy::compile(name, builtin(name).unwrap()).map_err(|e| render(&e)).unwrap().waits_for().collect()
+    };
+    assert_eq!(waits("observe"), Vec::<&str>::new());
+    assert_eq!(waits("protect"), ["kernel.immutable_write", "disk.write"]);
+    assert_eq!(waits("contain"), ["file.open", "kernel.module_load", "kernel.immutable_write", "disk.write"]);
+    let any = policy("trace.tainted").unwrap();
+    assert_eq!(any.waits_for().collect::<Vec<_>>(), Kind::WAITING, "a rule without a kind may be about any");
+    let two = policy("event.kind in [\"process.exec\", \"file.open\"]").unwrap();
+    assert_eq!(two.waits_for().collect::<Vec<_>>(), ["process.exec", "file.open"]);
+}
+
+#[test]
+fn contain_keeps_autostart_places_and_the_kernel() {
+    let contain = Policy::compile("contain", builtin("contain").unwrap()).map_err(|e| render(&e)).unwrap();
+    let file = lava_event::FileId { device: (8, 1), inode: 7, mode: 0o100_644, uid: 0, gid: 0, size: 0, node: None };
+    let open = |access| Event::new(1, Source::Tap, Kind::FileOpen { path: "/etc/cron.d/x".into(), file, access });
+    let load = Kind::KernelModuleLoad { name: "m".into(), path: None, address: 0, size: 0 };
+    let load = Event::new(1, Source::Tap, load);
+    let view = |tainted, autostart| TraceView { tainted, autostart, ..trace(true) };
+    for (event, view, expected) in [
+        (open(Access::Write), view(true, "a cron job"), Action::Deny),
+        (open(Access::ReadWrite), view(true, "a cron job"), Action::Deny),
+        (open(Access::Read), view(true, "a cron job"), Action::Allow),
+        (open(Access::Write), view(false, "a cron job"), Action::Allow),
+        (open(Access::Write), view(true, ""), Action::Allow),
+        (load.clone(), view(true, ""), Action::Deny),
+        (load, view(false, ""), Action::Allow),
+    ] {
+        let (decision, faults) = contain.decide(&event, &view);
+        assert_eq!((decision.action, faults), (expected, vec![]), "{event:?} {view:?}");
     }
 }
 

@@ -1,4 +1,5 @@
-//! The plugin's arguments: `ring=FILE,kernel=FILE,origin=NS,ram=FILE,launcher=PATH,api=on,costs=on,slide=N,direct=N,phys=N`.
+//! The plugin's arguments: `ring=FILE,kernel=FILE,origin=NS,ram=FILE,launcher=PATH,api=on,costs=on,ask=KIND+KIND,slide=N,
+//! direct=N,phys=N`.
 
 use std::path::PathBuf;
 
@@ -21,6 +22,8 @@ pub struct Arguments {
     pub api: bool,
     /// Where the kernel lies, if it runs already (a clone, a restored machine).
     pub placement: Option<Placement>,
+    /// Kinds of events that wait for the policy's answer.
+    pub asks: Vec<String>,
     /// Whether what each hook costs is told at the end.
     pub costs: bool,
 }
@@ -30,6 +33,7 @@ impl Arguments {
     pub fn parse<'a>(words: impl Iterator<Item = &'a str>) -> Result<Self, String> {
         let (mut ring, mut kernel, mut origin_ns) = (None, None, 0);
         let (mut ram, mut launcher, mut api, mut costs) = (None, String::new(), false, false);
+        let mut asks = Vec::new();
         let (mut slide, mut direct_map, mut phys_base) = (None, None, None);
         let number =
             |word: &str, value: &str| value.parse::<u64>().map(Some).map_err(|_| format!("`{word}` is no number"));
@@ -42,6 +46,7 @@ impl Arguments {
                 }
                 Some(("ram", value)) => ram = Some(value.to_owned()),
                 Some(("launcher", value)) => launcher = value.to_owned(),
+                Some(("ask", value)) => asks = value.split('+').map(str::to_owned).collect(),
                 Some(("slide", value)) => slide = number(word, value)?,
                 Some(("direct", value)) => direct_map = number(word, value)?,
                 Some(("phys", value)) => phys_base = number(word, value)?,
@@ -49,7 +54,8 @@ impl Arguments {
                 Some(("api", "on")) => api = true,
                 Some(("costs", "on")) => costs = true,
                 _ => {
-                    let takes = "ring=, kernel=, origin=, ram=, launcher=, api=on, costs=on, slide=, direct=, phys=";
+                    let takes =
+                        "ring=, kernel=, origin=, ram=, launcher=, api=on, costs=on, ask=, slide=, direct=, phys=";
                     return Err(format!("`{word}` is no argument of the tap; it takes {takes}"));
                 }
             }
@@ -61,6 +67,7 @@ impl Arguments {
             ram,
             launcher,
             api,
+            asks,
             placement: match (slide, direct_map, phys_base) {
                 (Some(slide), Some(direct_map), Some(phys_base)) => Some(Placement { slide, direct_map, phys_base }),
                 (None, None, None) => None,
@@ -85,6 +92,7 @@ mod tests {
             "launcher=/l",
             "api=on",
             "costs=on",
+            "ask=process.exec+file.open",
             "slide=1",
             "direct=2",
             "phys=3",
@@ -93,7 +101,11 @@ mod tests {
         let (ring, kernel) = ("/a".into(), "/b=c".into());
         let placement = Some(Placement { slide: 1, direct_map: 2, phys_base: 3 });
         let (ram, launcher) = (Some("/r".into()), "/l".into());
-        assert_eq!(parsed, Arguments { ring, kernel, origin_ns: 7, ram, launcher, api: true, costs: true, placement });
+        let asks = vec!["process.exec".to_owned(), "file.open".to_owned()];
+        assert_eq!(
+            parsed,
+            Arguments { ring, kernel, origin_ns: 7, ram, launcher, api: true, asks, costs: true, placement }
+        );
         for wrong in [
             &["ring=/a"][..],
             &["kernel=/b"],

@@ -29,6 +29,7 @@ mod missing;
 mod point;
 mod processes;
 mod ram;
+mod refuse;
 mod registers;
 mod returns;
 mod tap;

@@ -27,6 +27,7 @@ use crate::missing::Missing;
 use crate::point::Point;
 use crate::processes::{Exes, TaskProcesses};
 use crate::ram::Ram;
+use crate::refuse::{Asks, Subject};
 use crate::registers::{Register, Registers};
 use crate::returns::{self, Returns};
 use crate::unbacked::{self, Unbacked};
@@ -54,6 +55,7 @@ pub struct Tap {
     pub layout: Layout,
     pub kernel: Kernel,
     pub emitter: Emitter,
+    pub asks: Asks,
     pub task: TaskProcesses,
     /// The system calls, if every one is told.
     pub api: Option<hooks::ApiTrace>,
@@ -153,7 +155,8 @@ impl Tap {
         let layout = Layout::resolve(&kernel.types, &kernel.symbols).map_err(|error| told(&error))?;
         let address = |name: &str| kernel.symbols.address(name).ok_or(format!("the kernel has no symbol {name}"));
         let mut missing = Missing::default();
-        let hooks = hooks::resolve(&kernel, arguments.api, &mut missing);
+        let asks = Asks::resolve(&kernel, arguments.asks, &mut missing);
+        let hooks = hooks::resolve(&kernel, arguments.api, asks.about(Subject::Open), &mut missing);
         let sees_switches = hooks.iter().any(|hook| hook.name == hooks::SWITCH);
         let message = |name: &str| kernel.types.offset("msghdr", name).ok();
         let api = if arguments.api { Some(hooks::ApiTrace::resolve(&elf, &kernel)?) } else { None };
@@ -171,6 +174,7 @@ impl Tap {
         }
         let producer = lava_ring::Ring::attach(&arguments.ring).map_err(|error| error.to_string())?;
         Ok(Self {
+            asks,
             layout,
             exes: Exes::default(),
             open_files: OpenFiles::resolve(&kernel, &mut missing),
@@ -288,6 +292,7 @@ impl Tap {
             self.open_files.flush_all(&self.emitter);
             self.transfers.flush_all(&self.emitter);
             self.tasks.clear();
+            self.asks.clear();
             self.flows.clear();
             self.exes.clear();
             self.returns.clear();

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use lava_detect::{Detector, Taint};
-use lava_event::{Decision, Event, EventSeq, Finding, GuestText, ProcessKey, Produced};
+use lava_event::{Decision, Event, EventSeq, Finding, GuestText, Kind, ProcessKey, Produced};
 use lava_evidence::SessionWriter;
 use lava_graph::Graph;
 use lava_policy::{EvaluationFault, Policy, TraceView};
@@ -72,6 +72,10 @@ impl Pipeline {
             stages: self.graph.stages(),
             verdict: self.graph.verdict(),
             task_started: self.graph.task_started(),
+            autostart: match &event.kind {
+                Kind::FileOpen { path, .. } => lava_detect::autostart(path).unwrap_or_default(),
+                _ => "",
+            },
         };
         self.policy.decide(event, &view)
     }

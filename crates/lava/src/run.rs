@@ -100,7 +100,8 @@ impl Run {
 
         let how = if self.boot { " (the guest boots first)" } else { "" };
         live.progress(&format!("session {id}: opening {} as {}{how}", task.name, profile.name));
-        let spec = MachineSpec { template, ..self.machine(&id, evidence.dir(), &guest, &profile, tap) };
+        let asks = policy.waits_for().collect();
+        let spec = MachineSpec { template, asks, ..self.machine(&id, evidence.dir(), &guest, &profile, tap) };
         let options = Options { reboot: self.reboot, linger: LINGER, console: self.console, save_to: None };
         let task = Task { name: task.name, content: task.content, profile };
         let mut pipeline = Pipeline::new(policy);
@@ -153,6 +154,7 @@ impl Run {
             tap: Some(tap),
             launcher: lava_microvisor::machine::LAUNCHER.to_owned(),
             api_trace: self.trace == Some(Trace::Api),
+            asks: Vec::new(),
             session_dir: dir.to_path_buf(),
             runtime_dir: PathBuf::from(format!("/dev/shm/lava-{id}")),
             template: None,

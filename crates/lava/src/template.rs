@@ -144,6 +144,7 @@ fn build(
         tap: Some(tap),
         launcher: lava_microvisor::machine::LAUNCHER.to_owned(),
         api_trace: false,
+        asks: Vec::new(),
         session_dir: draft.to_path_buf(),
         runtime_dir: PathBuf::from(format!("/dev/shm/lava-{id}")),
         template: None,

@@ -5,7 +5,7 @@
 
 use std::sync::LazyLock;
 
-use lava_event::{FileType, Kind, Severity, Stage};
+use lava_event::{FileType, GuestText, Kind, Severity, Stage};
 use serde::Deserialize;
 
 use super::{Behaviour, Context, Hit};
@@ -52,6 +52,16 @@ static PLACES: LazyLock<Vec<Place>> = LazyLock::new(|| {
         .collect()
 });
 
+fn place(path: &[u8]) -> Option<&'static Place> {
+    PLACES.iter().find(|place| place.paths.iter().any(|pattern| glob::matches(pattern, path)))
+}
+
+/// What makes programs start by themselves from there, or grants access (`a cron job`...), if the path is such a place.
+#[must_use]
+pub fn autostart(path: &GuestText) -> Option<&'static str> {
+    place(path.bytes()).map(|place| place.what.as_str())
+}
+
 pub(super) struct Asep;
 
 impl Behaviour for Asep {
@@ -70,9 +80,7 @@ impl Behaviour for Asep {
             return;
         }
         let bytes = path.bytes();
-        let Some(place) = PLACES.iter().find(|p| p.paths.iter().any(|pattern| glob::matches(pattern, bytes))) else {
-            return;
-        };
+        let Some(place) = place(bytes) else { return };
         let title = format!("{} {verb} {}: {}", context.program(), path::shown(bytes), place.what);
         let mut hit = Hit::new(place.about, context, title, bytes.to_vec());
         if let Some(dropped) = context.memory.by_path(bytes) {

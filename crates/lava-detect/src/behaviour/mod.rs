@@ -109,6 +109,7 @@ pub fn behaviours() -> Vec<&'static About> {
     all().iter().flat_map(|behaviour| behaviour.about()).collect()
 }
 
+pub use asep::autostart;
 #[cfg(test)]
 pub(crate) use asep::techniques as asep_techniques;
 #[cfg(test)]

@@ -58,6 +58,8 @@ pub struct MachineSpec {
     pub launcher: String,
     /// Whether every system call is told.
     pub api_trace: bool,
+    /// Kinds of events that the tap holds until [`super::Item::Ask`] is answered; those of disk and kernel memory always are.
+    pub asks: Vec<&'static str>,
     /// An existing folder for what is kept: `console.log`, `qemu.log`, `traffic.pcapng`, `vda.overlay`.
     pub session_dir: PathBuf,
     /// A folder to make, on tmpfs and with a short path (`/dev/shm/lava-...`), for memory and sockets. It is removed at

@@ -209,6 +209,7 @@ fn prepare_tap(spec: &MachineSpec, runtime: &Runtime) -> Result<Prepared, Machin
         origin_ns: 0,
         launcher: spec.launcher.clone(),
         api: spec.api_trace,
+        asks: spec.asks.clone(),
         place: spec.template.as_ref().map(|template| template.place),
     };
     Ok((Some(tap), Some(rings), vec![plugin, kernel]))

@@ -41,6 +41,8 @@ pub(crate) struct Tap {
     pub launcher: String,
     /// Whether every system call is told.
     pub api: bool,
+    /// Kinds of events that wait for the policy.
+    pub asks: Vec<&'static str>,
     /// Where the kernel lies, if it runs already.
     pub place: Option<KernelPlace>,
 }
@@ -102,12 +104,13 @@ impl Tap {
         let (plugin, ring, kernel) = (text(&self.plugin)?, text(&self.ring)?, text(&self.kernel)?);
         let launcher = text(Path::new(&self.launcher))?;
         let api = if self.api { ",api=on" } else { "" };
+        let asks = if self.asks.is_empty() { String::new() } else { format!(",ask={}", self.asks.join("+")) };
         let origin = self.origin_ns;
         let place = self.place.map_or(String::new(), |place| {
             format!(",slide={},direct={},phys={}", place.slide, place.direct_map, place.phys_base)
         });
         Ok(format!(
-            "file={plugin},ring={ring},kernel={kernel},origin={origin},ram={ram},launcher={launcher}{api}{place}"
+            "file={plugin},ring={ring},kernel={kernel},origin={origin},ram={ram},launcher={launcher}{api}{asks}{place}"
         ))
     }
 }
@@ -164,6 +167,7 @@ mod tests {
                 origin_ns: 7,
                 launcher: "/l".into(),
                 api: true,
+                asks: vec!["process.exec", "file.open"],
                 place: None,
             }),
         }
@@ -181,7 +185,7 @@ mod tests {
         let line = layout("/r,x=1").arguments().expect("arguments").join(" ");
         assert!(line.contains("mem-path=/r,,x=1/ram,share=on"), "{line}");
         assert!(
-            line.contains("-plugin file=/t.so,ring=/r,,x=1/ring,kernel=/k,origin=7,ram=/r,,x=1/ram,launcher=/l,api=on")
+            line.contains("-plugin file=/t.so,ring=/r,,x=1/ring,kernel=/k,origin=7,ram=/r,,x=1/ram,launcher=/l,api=on,ask=process.exec+file.open")
         );
         assert!(line.contains("drive=vdb,serial=vdb,bootindex=2") && line.contains("mac=52:54:00:00:00:01"));
         assert!(matches!(layout("/a\nb").arguments(), Err(QemuError::Path { .. })));

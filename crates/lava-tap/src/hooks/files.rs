@@ -11,6 +11,7 @@ use lava_guest::memory::{Unreadable, Virtual};
 
 use super::content;
 use crate::introspect::Context;
+use crate::refuse::{self, Subject};
 use crate::returns::Then;
 
 /// `O_ACCMODE` (include/uapi/asm-generic/fcntl.h).
@@ -21,6 +22,8 @@ const UNNAMED: u32 = 0o20_000_000;
 pub const FOR_EXEC: u32 = 0x20;
 /// `FMODE_PATH` (include/linux/fs.h): `O_PATH`.
 const PATH_ONLY: u32 = 1 << 14;
+/// `FMODE_WRITE` (include/linux/fs.h).
+const WRITABLE: u32 = 2;
 /// `FMODE_CREATED` (include/linux/fs.h, 4.19 and later).
 const CREATED: u32 = 1 << 20;
 /// `ATTR_MODE`, `ATTR_UID`, `ATTR_GID`, `ATTR_SIZE`, `ATTR_FILE`, `ATTR_OPEN` (include/linux/fs.h).
@@ -40,28 +43,51 @@ pub fn open(_: &Context<'_>) -> Result<Option<Then>, Unreadable> {
 }
 
 fn opened(context: &Context<'_>, address: u64) -> Result<(), Unreadable> {
+    if context.tap.asks.about(Subject::Open) && context.tap.asks.opened(context.current_address()?, address) {
+        return Ok(());
+    }
+    match open_of(context, address)? {
+        Some(kind) => context.emit(kind),
+        None => Ok(()),
+    }
+}
+
+/// What is told of an open file, if it is. That the open made the file is told here.
+fn open_of(context: &Context<'_>, address: u64) -> Result<Option<Kind>, Unreadable> {
     let (memory, layout) = (context.memory(), context.layout());
     let flags = memory.u32(address.wrapping_add(layout.file.f_flags))?;
     let mode = memory.u32(address.wrapping_add(layout.file.f_mode))?;
     if flags & FOR_EXEC != 0 || mode & PATH_ONLY != 0 {
-        return Ok(());
+        return Ok(None);
     }
     let (path, file) = context.file(address)?;
     if file.file_type() == FileType::Directory {
-        return Ok(());
+        return Ok(None);
     }
-    let process = context.process(&context.current()?);
     if mode & CREATED != 0 || flags & UNNAMED != 0 {
         let what = file.file_type();
-        let kind = Kind::FileCreate { path: path.clone(), file: Some(file), what, target: None };
-        context.tap.emitter.emit(context.vcpu, Some(process.clone()), kind);
+        context.emit(Kind::FileCreate { path: path.clone(), file: Some(file), what, target: None })?;
     }
     let access = match flags & ACCESS_MODE {
         0 => Access::Read,
         1 => Access::Write,
         _ => Access::ReadWrite,
     };
-    context.tap.emitter.emit(context.vcpu, Some(process), Kind::FileOpen { path, file, access });
+    Ok(Some(Kind::FileOpen { path, file, access }))
+}
+
+/// `security_file_open(file)`: before the file is cut to nothing, and before anybody can write to it; its operations are set, and read
+/// again behind this.
+pub fn opening(context: &Context<'_>) -> Result<(), Unreadable> {
+    let (memory, layout, address) = (context.memory(), context.layout(), context.argument(0)?);
+    if !context.tap.task.started() || memory.u32(address.wrapping_add(layout.file.f_mode))? & WRITABLE == 0 {
+        return Ok(());
+    }
+    let Some(kind) = open_of(context, address)? else { return Ok(()) };
+    let task = context.current()?;
+    context.tap.asks.opening(task.address, address);
+    let event = context.tap.emitter.event(context.vcpu, Some(context.process(&task)), kind);
+    refuse::submit(context, Subject::Open, event, || refuse::open(context, address));
     Ok(())
 }
 

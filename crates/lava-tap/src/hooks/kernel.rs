@@ -9,6 +9,7 @@ use lava_guest::btf::{Field, Types};
 use lava_guest::memory::{Unreadable, Virtual};
 
 use crate::introspect::Context;
+use crate::refuse::{self, Subject};
 
 /// Types of BPF programs (include/uapi/linux/bpf.h, `enum bpf_prog_type`); their numbers come from the kernel's own types.
 const PROGRAMS: &[&str] = &[
@@ -94,12 +95,15 @@ pub fn file_read(context: &Context<'_>) -> Result<(), Unreadable> {
 
 /// `do_init_module(mod)`: the module is linked into the kernel and about to run its init function.
 pub fn module(context: &Context<'_>) -> Result<(), Unreadable> {
-    let module = context.tap.integrity.modules.load(context, context.argument(0)?);
+    let address = context.argument(0)?;
+    let module = context.tap.integrity.modules.load(context, address);
     context.tap.integrity.watch_module(context, &module);
     let task = context.current()?.address;
     let path = context.tap.integrity.modules.file_of(task);
     let (start, end) = module.parts.first().map_or((0, 0), |part| (part.0, part.1));
-    context.emit_with_registers(Kind::KernelModuleLoad { name: module.name, path, address: start, size: end - start })
+    let event = context.whole(Kind::KernelModuleLoad { name: module.name, path, address: start, size: end - start })?;
+    refuse::submit(context, Subject::Module, event, || refuse::module(context, address));
+    Ok(())
 }
 
 /// `free_module(mod)`: the module's memory goes back.

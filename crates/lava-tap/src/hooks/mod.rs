@@ -173,10 +173,15 @@ const API_HOOKS: &[(&str, &[&str], Handler)] = &[
     ("syscall_exit_to_user_mode", &["regs"], Entry(api::leave)),
 ];
 
+/// Set only if the policy wants to be asked about opens.
+const OPEN_HOOKS: &[(&str, &[&str], Handler)] = &[("security_file_open", &["file"], Entry(files::opening))];
+
 /// Finds every hook's place in `kernel`.
-pub fn resolve(kernel: &Kernel, api: bool, missing: &mut Missing) -> Vec<Hook> {
+pub fn resolve(kernel: &Kernel, api: bool, opens: bool, missing: &mut Missing) -> Vec<Hook> {
     let mut hooks = Vec::new();
-    for &(names, wanted, handler) in HOOKS.iter().chain(API_HOOKS.iter().filter(|_| api)) {
+    for &(names, wanted, handler) in
+        HOOKS.iter().chain(API_HOOKS.iter().filter(|_| api)).chain(OPEN_HOOKS.iter().filter(|_| opens))
+    {
         let mut alternatives = names.split('|');
         let Some(name) =
             alternatives.clone().find(|name| kernel.symbols.address(name).is_some()).or(alternatives.next())

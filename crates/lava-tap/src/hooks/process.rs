@@ -9,6 +9,7 @@ use lava_guest::memory::{Unreadable, Virtual};
 
 use super::tasks;
 use crate::introspect::{Context, reference};
+use crate::refuse::{self, Subject};
 
 /// Bytes of arguments, and of environment, that are kept.
 const MAX_ARGUMENTS: usize = 64 * 1024;
@@ -59,7 +60,8 @@ pub fn exec(context: &Context<'_>) -> Result<(), Unreadable> {
     let texts = |list: Vec<Vec<u8>>| list.into_iter().map(GuestText::from).collect();
     let (argv, envp) = (texts(argv), texts(envp));
     let kind = Kind::ProcessExec { path, argv, envp, truncated: cut_argv || cut_envp, cwd, file, interpreter };
-    context.tap.emitter.emit(context.vcpu, Some(process), kind);
+    let event = context.tap.emitter.event(context.vcpu, Some(process), kind);
+    refuse::submit(context, Subject::Exec, event, || refuse::kill(context));
     Ok(())
 }
 

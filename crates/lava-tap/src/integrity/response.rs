@@ -9,7 +9,6 @@
 //! `__text_poke`): the caller dies there, with the kernel's `text_mutex` held. What devices write is decided by the last answer.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use lava_event::{Action, Event, GuestText, ImmutableArea, Kind, Writer};
 use lava_guest::memory::{Unreadable, Virtual};
@@ -19,6 +18,7 @@ use super::watch::{self, Area, Change, PAGE, SHOWN};
 use super::{START_KERNEL_MAP, fault};
 use crate::api;
 use crate::introspect::Context;
+use crate::refuse::kill;
 use crate::registers::Register;
 use crate::tap::Tap;
 
@@ -26,12 +26,6 @@ use crate::tap::Tap;
 const ASKS: u32 = 32;
 /// CR0.PG (Intel SDM vol. 3, 2.5).
 const PAGING: u64 = 1 << 31;
-/// `TIF_SIGPENDING` (arch/x86/include/asm/thread_info.h), as a bit of the flags' first byte.
-const SIGNAL_PENDING: u8 = 1 << 2;
-/// `SIGKILL` as a bit of the second byte of a `sigset_t`: bit 8 of all.
-const KILL: u8 = 1;
-/// `PF_KTHREAD` (include/linux/sched.h).
-const KERNEL_THREAD: u32 = 0x20_0000;
 
 /// A copying instruction that was asked about: what it has still to write, and what holds for it.
 #[derive(Clone, Copy)]
@@ -289,33 +283,6 @@ fn copy(context: &Context<'_>, rip: u64, change: &Change, address: u64, restored
         before.iter_mut().zip(&change.before).for_each(|(byte, old)| *byte = *old);
     }
     (source.len() == length && before.len() == length).then_some((before, source))
-}
-
-/// Makes the acting process die when it would return to user mode. Says what was done.
-fn kill(context: &Context<'_>) -> String {
-    let Ok(task) = context.current() else { return "who did it could not be read".into() };
-    let who = format!("{}[{}]", GuestText::from(task.comm.clone()), task.pid);
-    if task.mm == 0 || task.flags & KERNEL_THREAD != 0 || task.tgid <= 1 {
-        return format!("{who} is the kernel's own or the first process, and is not killed");
-    }
-    let types = &context.tap.kernel.types;
-    let offset = |member| types.offset("task_struct", member);
-    let (Ok(pending), Ok(flags)) = (offset("pending.signal"), offset("thread_info.flags")) else {
-        return format!("{who} could not be killed: this kernel's types say not how");
-    };
-    let set = |address: u64, bit: u8| {
-        let (host, _) = context.tap.ram()?.host(context.memory().physical(address)?)?;
-        // SAFETY: a byte of the guest's RAM, which lives as long as the process; other CPUs change its neighbours, and this byte,
-        // atomically too.
-        unsafe { AtomicU8::from_ptr(host) }.fetch_or(bit, Ordering::SeqCst);
-        Some(())
-    };
-    let done = set(task.address.wrapping_add(pending + 1), KILL)
-        .and_then(|()| set(task.address.wrapping_add(flags), SIGNAL_PENDING));
-    match done {
-        Some(()) => format!("{who} is killed when it returns to user mode"),
-        None => format!("{who} could not be killed: its task is not readable"),
-    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod ground_truth;
 mod known_count;
 mod memory;
 mod processes;
+mod refuse;
 mod trouble;
 mod truth;
 mod watcher;

@@ -1,0 +1,162 @@
+//! What a policy refuses does not happen: an open to write, an exec, a module's code.
+
+use std::path::Path;
+
+use lava_event::{Action, Event, Kind};
+
+use crate::common::{Ran, root, run, scenario};
+
+/// Plays a script under a policy; `disk`: what lies in /opt/scenario.
+fn play(script: &str, disk: &str, policy: &str, kernel: &str, further: &[&str]) -> Ran {
+    let dir = tempfile::tempdir().unwrap();
+    let task = dir.path().join("task.sh");
+    std::fs::write(&task, format!("#!/bin/sh\n{script}\n")).unwrap();
+    let policy = if policy.contains('\n') {
+        let file = dir.path().join("policy.yaml");
+        std::fs::write(&file, policy).unwrap();
+        text(&file)
+    } else {
+        policy.to_owned()
+    };
+    let (task, disk) = (text(&task), text(&scenario(disk)));
+    let arguments = ["--disk", &disk, "--policy", &policy, "--kernel", kernel, "--console"];
+    let ran = run(&[&[task.as_str()], &arguments[..], further].concat());
+    assert!(
+        !ran.events.iter().any(|event| matches!(event.kind, Kind::VmGap { .. })),
+        "nothing was lost: {}",
+        ran.stderr
+    );
+    ran
+}
+
+fn text(path: &Path) -> String {
+    path.to_str().unwrap().to_owned()
+}
+
+fn said(ran: &Ran, line: &str) {
+    assert!(ran.console.lines().any(|seen| seen.ends_with(line)), "the console does not say `{line}`\n{}", ran.console);
+}
+
+/// What was decided on the events that `wanted` chooses: action, rule, outcome.
+fn decisions(ran: &Ran, wanted: impl Fn(&Event) -> bool) -> Vec<(Action, Option<String>, String)> {
+    let of = |event: &Event| match &event.kind {
+        Kind::VmDecision { subject, action, rule, outcome, .. } => {
+            let about = ran.events.iter().find(|event| event.seq == *subject)?;
+            wanted(about).then(|| (*action, rule.clone(), outcome.clone()))
+        }
+        _ => None,
+    };
+    ran.events.iter().filter_map(of).collect()
+}
+
+fn autostart_places_are_not_opened(kernel: &str) {
+    let script = r#"exec /opt/scenario/bin/as-root sh -c '
+        before=$(wc -c </etc/crontab)
+        (echo "* * * * * root id" >/etc/cron.d/mine) 2>/dev/null && echo planted || echo no-job
+        (: >/etc/crontab) 2>/dev/null && echo cut || echo not-cut
+        (echo x >>/etc/ld.so.preload) 2>/dev/null && echo preloaded || echo not-preloaded
+        [ "$(wc -c </etc/crontab)" = "$before" ] && echo as-before
+        echo fine >/tmp/other && cat /tmp/other
+        [ ! -s /etc/cron.d/mine ] && echo empty-at-most'"#;
+    let ran = play(script, "proof.img", "contain", kernel, &[]);
+    for line in ["no-job", "not-cut", "not-preloaded", "as-before", "fine", "empty-at-most"] {
+        said(&ran, line);
+    }
+    for place in ["/etc/cron.d/mine", "/etc/crontab", "/etc/ld.so.preload"] {
+        let about = |event: &Event| matches!(&event.kind, Kind::FileOpen { path, .. } if path.to_string() == place);
+        let refused: Vec<_> =
+            decisions(&ran, about).into_iter().filter(|(action, ..)| *action == Action::Deny).collect();
+        let expected = (Action::Deny, Some("autostart".to_owned()), "the open failed with an I/O error".to_owned());
+        assert_eq!(refused, [expected], "{place}");
+        let touched = ran.events.iter().any(|event| match &event.kind {
+            Kind::FileWrite { path, .. } | Kind::FileTruncate { path, .. } => path.to_string() == place,
+            _ => false,
+        });
+        assert!(!touched, "{place} was written to or cut");
+    }
+    // An open is told once, asked about or not.
+    let opens = |wanted: &str| {
+        let is = |event: &&Event| matches!(&event.kind, Kind::FileOpen { path, access, .. } if path.to_string() == wanted && *access != lava_event::Access::Read);
+        ran.events.iter().filter(is).count()
+    };
+    assert_eq!((opens("/tmp/other"), opens("/etc/crontab")), (1, 1));
+}
+
+#[test]
+fn autostart_places_are_not_opened_on_6_1() {
+    autostart_places_are_not_opened("6.1");
+}
+
+#[test]
+fn autostart_places_are_not_opened_on_6_12() {
+    autostart_places_are_not_opened("6.12");
+}
+
+/// What lies in /tmp is not to run.
+const NO_EXEC: &str = r#"policy: no-exec
+default: allow
+rules:
+  - name: dropped
+    when: trace.tainted && event.kind == "process.exec" && event.path.startsWith("/tmp/")
+    action: deny
+"#;
+
+fn a_refused_program_runs_no_instruction(kernel: &str) {
+    let script = r#"cp /bin/touch /tmp/dropped
+        /tmp/dropped /tmp/made; echo "dropped: $?"
+        /bin/touch /tmp/made-too; echo "other: $?"
+        [ -e /tmp/made ] && echo it-ran || echo it-did-not-run"#;
+    let ran = play(script, "proof.img", NO_EXEC, kernel, &[]);
+    for line in ["dropped: 137", "other: 0", "it-did-not-run"] {
+        said(&ran, line);
+    }
+    let exec =
+        |event: &Event| matches!(&event.kind, Kind::ProcessExec { path, .. } if path.to_string() == "/tmp/dropped");
+    let decided = decisions(&ran, exec);
+    assert!(
+        matches!(&decided[..], [(Action::Deny, Some(rule), outcome)] if rule == "dropped" && outcome.contains("is killed")),
+        "{decided:?}"
+    );
+    let process = ran.events.iter().find(|event| exec(event)).and_then(Event::actor).expect("who ran it");
+    let after: Vec<_> =
+        ran.events.iter().skip_while(|event| !exec(event)).filter(|e| e.actor() == Some(process)).collect();
+    assert!(
+        matches!(after.last().map(|event| &event.kind), Some(Kind::ProcessExit { code: None, signal: Some(9) })),
+        "{after:#?}"
+    );
+    assert!(!after.iter().any(|event| matches!(event.kind, Kind::FileCreate { .. })), "{after:#?}");
+}
+
+#[test]
+fn a_refused_program_runs_no_instruction_on_6_1() {
+    a_refused_program_runs_no_instruction("6.1");
+}
+
+#[test]
+fn a_refused_program_runs_no_instruction_on_6_12() {
+    a_refused_program_runs_no_instruction("6.12");
+}
+
+fn a_refused_module_does_nothing(kernel: &str) {
+    let profile = text(&root().join("scenarios/watcher/profile.toml"));
+    let ran = play("exec /opt/scenario/load cr0", "watcher.img", "contain", kernel, &["--profile", &profile]);
+    let load =
+        |event: &Event| matches!(&event.kind, Kind::KernelModuleLoad { name, .. } if name.to_string() == "watcher");
+    let decided = decisions(&ran, load);
+    assert!(
+        matches!(&decided[..], [(Action::Deny, Some(rule), outcome)] if rule == "kernel-module" && outcome.starts_with("the module's init function is not run")),
+        "{decided:?}"
+    );
+    let changed = ran.events.iter().any(|event| matches!(event.kind, Kind::KernelImmutableWrite { .. }));
+    assert!(!changed, "its init function would have written to the kernel's code");
+}
+
+#[test]
+fn a_refused_module_does_nothing_on_6_1() {
+    a_refused_module_does_nothing("6.1");
+}
+
+#[test]
+fn a_refused_module_does_nothing_on_6_12() {
+    a_refused_module_does_nothing("6.12");
+}
