@@ -110,6 +110,24 @@ pub fn policy(wanted: &str) -> Result<(Policy, Sha256)> {
     }
 }
 
+/// The tap, and which one it is.
+pub struct Tap {
+    pub path: PathBuf,
+    pub sha256: Sha256,
+}
+
+/// Finds the tap.
+pub fn tap() -> Result<Tap> {
+    let path = places::tap()?;
+    Ok(Tap { sha256: hash(&path)?, path })
+}
+
+/// Hash of a file.
+pub fn hash(path: &Path) -> Result<Sha256> {
+    let bytes = fs::read(path).with_context(|| path.display().to_string())?;
+    Ok(Sha256::of(&bytes))
+}
+
 /// The guest: image, disk, kernel.
 pub struct Guest {
     pub image: Image,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use lava_event::{Action, Produced, SessionId, Sha256, Verdict};
+use lava_event::{Action, Produced, SessionId, Verdict};
 use lava_evidence::{ImageFacts, Manifest, Outcome, PolicyFacts, SessionWriter, State, TaskFacts};
 use lava_microvisor::{Handle, Item, Items, MachineReport, MachineSpec, Options, Profile, Session, Task};
 
@@ -83,25 +83,25 @@ impl Run {
         }
         let guest = prepare::guest(&self.kernel)?;
         let qemu = lava_microvisor::qemu::find()?;
-        let tap = places::tap()?;
+        let tap = prepare::tap()?;
 
         let live = Live::new(self.format == Format::Jsonl);
         let template = match self.boot {
             true => None,
-            false => Some(template::ensure(&profile, &guest, self.disk.as_deref(), &|text| live.progress(text))?),
+            false => Some(template::ensure(&profile, &guest, &tap, self.disk.as_deref(), &|text| live.progress(text))?),
         };
 
         let id = SessionId(ulid::Ulid::new().to_string());
         let mut manifest = self.manifest(&id, &task, &profile, &guest);
         manifest.policy = PolicyFacts { name: policy.name().to_owned(), sha256: Some(policy_hash) };
         manifest.qemu = qemu.version.to_string();
-        manifest.tap = std::fs::read(&tap).ok().map(|bytes| Sha256::of(&bytes));
+        manifest.tap = Some(tap.sha256);
         let mut evidence = SessionWriter::create(&places::sessions(self.out.as_deref())?, &id, manifest)?;
 
         let how = if self.boot { " (the guest boots first)" } else { "" };
         live.progress(&format!("session {id}: opening {} as {}{how}", task.name, profile.name));
         let asks = policy.waits_for().collect();
-        let spec = MachineSpec { template, asks, ..self.machine(&id, evidence.dir(), &guest, &profile, tap) };
+        let spec = MachineSpec { template, asks, ..self.machine(&id, evidence.dir(), &guest, &profile, tap.path) };
         let options = Options { reboot: self.reboot, linger: LINGER, console: self.console, save_to: None };
         let task = Task { name: task.name, content: task.content, profile };
         let mut pipeline = Pipeline::new(policy);

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use lava_event::{Action, Kind, Sha256};
+use lava_event::{Action, Kind};
 use lava_image::ImageStore;
 use lava_microvisor::{
     Item, KernelPlace, MachineSpec, Options, Profile, Session, Task, Template, TemplateParts, TemplateStore,
 };
 
-use crate::prepare::{self, Guest};
-use crate::{places, run};
+use crate::prepare::{self, Guest, Tap};
+use crate::run;
 
 /// The name of a template that no profile has warmed up: every profile without `warm` shares it.
 const PLAIN: &str = "plain";
@@ -52,7 +52,8 @@ pub fn command(command: &Command) -> Result<()> {
         Command::Build { profile, kernel, disk } => {
             let profile = prepare::profile_named(profile)?;
             let guest = prepare::guest(kernel)?;
-            let template = ensure(&profile, &guest, disk.as_deref(), &|text| eprintln!("lava: {text}"))?;
+            let template =
+                ensure(&profile, &guest, &prepare::tap()?, disk.as_deref(), &|text| eprintln!("lava: {text}"))?;
             println!("{}", template.parts.name());
         }
         Command::List => {
@@ -93,21 +94,22 @@ fn store() -> Result<TemplateStore> {
 }
 
 /// The template for this profile on this guest; it is made now if there is none.
-pub fn ensure(profile: &Profile, guest: &Guest, disk: Option<&Path>, tell: &dyn Fn(&str)) -> Result<Template> {
+pub fn ensure(
+    profile: &Profile,
+    guest: &Guest,
+    tap: &Tap,
+    disk: Option<&Path>,
+    tell: &dyn Fn(&str),
+) -> Result<Template> {
     let store = store()?;
-    let tap = places::tap()?;
-    let hash = |path: &Path| {
-        let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
-        Ok::<_, anyhow::Error>(Sha256::of(&bytes))
-    };
     let parts = TemplateParts {
         profile: if profile.warm.is_empty() { PLAIN.to_owned() } else { profile.name.clone() },
         warm: profile.warm.clone(),
         image: guest.image.manifest.recipe.clone(),
         kernel: guest.release.clone(),
         qemu: lava_microvisor::qemu::find()?.version.to_string(),
-        tap: hash(&tap)?,
-        scenario_disk: disk.map(hash).transpose()?,
+        tap: tap.sha256,
+        scenario_disk: disk.map(prepare::hash).transpose()?,
         memory_mib: profile.memory_mib,
         vcpus: run::VCPUS,
     };
@@ -116,7 +118,7 @@ pub fn ensure(profile: &Profile, guest: &Guest, disk: Option<&Path>, tell: &dyn 
     }
     tell(&format!("making the template {} (once; the guest boots)", parts.name()));
     let draft = store.draft(&parts)?;
-    let built = build(&parts, profile, guest, disk, tap, &draft)
+    let built = build(&parts, profile, guest, disk, tap.path.clone(), &draft)
         .and_then(|place| Ok(store.finish(&draft, &parts, place, &run::now())?));
     if built.is_err() {
         // What a failed build leaves is of no use; its reason is told.

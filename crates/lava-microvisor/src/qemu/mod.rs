@@ -10,6 +10,10 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::time::SystemTime;
+
+use crate::lock;
 
 /// The program's name.
 const PROGRAM: &str = "qemu-system-x86_64";
@@ -119,6 +123,22 @@ fn find_in(named: Option<&OsStr>, search: Option<&OsStr>) -> Result<Qemu, QemuEr
             .find(|path| runs(path))
             .ok_or(QemuError::Missing)?,
     };
+    // Asking takes some hundredths of a second, and one start wants to know several times.
+    static KNOWN: Mutex<Option<(Qemu, SystemTime)>> = Mutex::new(None);
+    let changed = path.metadata().and_then(|file| file.modified()).ok();
+    if let Some((qemu, then)) = &*lock(&KNOWN)
+        && qemu.path == path
+        && Some(*then) == changed
+    {
+        return Ok(qemu.clone());
+    }
+    let qemu = ask(path)?;
+    *lock(&KNOWN) = changed.map(|changed| (qemu.clone(), changed));
+    Ok(qemu)
+}
+
+/// Asks a QEMU for its version.
+fn ask(path: PathBuf) -> Result<Qemu, QemuError> {
     let no_version = |why: String| QemuError::NoVersion { path: path.clone(), why };
     let output = Command::new(&path).arg("--version").stdin(Stdio::null()).output();
     let output = output.map_err(|error| no_version(error.to_string()))?;
