@@ -720,15 +720,17 @@ pub enum Kind {
     },
 }
 
+impl Kind {
+    /// The dotted names of those whose events can wait for a policy's answer.
+    pub const WAITING: &[&str] =
+        &["process.exec", "file.open", "kernel.module_load", "kernel.immutable_write", "disk.write"];
+}
+
 macro_rules! names {
     ($($Variant:ident = $name:literal,)*) => {
         impl Kind {
             /// Every kind's dotted name.
             pub const NAMES: &[&str] = &[$($name),*];
-
-            /// The dotted names of those whose events can wait for a policy's answer.
-            pub const WAITING: &[&str] =
-                &["process.exec", "file.open", "kernel.module_load", "kernel.immutable_write", "disk.write"];
 
             /// The dotted name, as in JSON.
             #[must_use]

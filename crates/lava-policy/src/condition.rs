@@ -36,8 +36,8 @@ pub(crate) struct Condition {
     pub(crate) expression: Expression,
     /// It has a loop.
     pub(crate) loops: bool,
-    /// The kinds that it compares `event.kind` with; none: it may be about any.
-    pub(crate) kinds: Vec<String>,
+    /// The kinds of events that it can match; `None`: any.
+    pub(crate) kinds: Option<Vec<String>>,
 }
 
 pub(crate) fn compile(text: &str) -> Result<Condition, Vec<Mistake>> {
@@ -66,7 +66,8 @@ pub(crate) fn compile(text: &str) -> Result<Condition, Vec<Mistake>> {
     match check.too_large {
         Some(what) => too_large(what.into()),
         None if check.mistakes.is_empty() => {
-            Ok(Condition { expression, loops: check.loops, kinds: std::mem::take(&mut check.kinds) })
+            let kinds = kinds(&expression);
+            Ok(Condition { expression, loops: check.loops, kinds })
         }
         None => Err(check.mistakes),
     }
@@ -88,10 +89,48 @@ fn syntax(text: &str, error: &cel::ParseError) -> Mistake {
     }
 }
 
+/// The kinds of events that a condition can be true of; `None`: any. More rather than fewer: what is left out never waits.
+fn kinds(node: &Expression) -> Option<Vec<String>> {
+    let Expr::Call(call) = &node.expr else { return None };
+    let [a, b] = call.args.as_slice() else { return None };
+    match call.func_name.as_str() {
+        "_&&_" => match (kinds(a), kinds(b)) {
+            (Some(a), Some(b)) => Some(a.into_iter().filter(|kind| b.contains(kind)).collect()),
+            (a, b) => a.or(b),
+        },
+        "_||_" => Some([kinds(a)?, kinds(b)?].concat()),
+        "_==_" | "@in" => {
+            let values = if is_kind(a) { b } else { Some(a).filter(|_| is_kind(b))? };
+            elements(values).iter().map(literal).collect()
+        }
+        _ => None,
+    }
+}
+
+/// `event.kind`
+fn is_kind(node: &Expression) -> bool {
+    matches!(&node.expr, Expr::Select(select) if select.field == "kind"
+        && matches!(&select.operand.expr, Expr::Ident(name) if name == "event"))
+}
+
+/// A list's elements, or the one value.
+fn elements(node: &Expression) -> &[Expression] {
+    match &node.expr {
+        Expr::List(list) => &list.elements,
+        _ => std::slice::from_ref(node),
+    }
+}
+
+fn literal(node: &Expression) -> Option<String> {
+    match &node.expr {
+        Expr::Literal(LiteralValue::String(text)) => Some(text.inner().to_owned()),
+        _ => None,
+    }
+}
+
 #[derive(Default)]
 struct Check<'a> {
     text: &'a str,
-    kinds: Vec<String>,
     mistakes: Vec<Mistake>,
     nodes: usize,
     loops: bool,
@@ -179,20 +218,12 @@ impl Check<'_> {
     }
 
     fn kind(&mut self, field: &Expression, value: &Expression) {
-        let is_kind = matches!(&field.expr, Expr::Select(s) if s.field == "kind"
-            && matches!(&s.operand.expr, Expr::Ident(name) if name == "event"));
-        if !is_kind {
+        if !is_kind(field) {
             return;
         }
-        let elements = match &value.expr {
-            Expr::List(list) => list.elements.as_slice(),
-            _ => std::slice::from_ref(value),
-        };
-        for element in elements {
-            let Expr::Literal(LiteralValue::String(text)) = &element.expr else { continue };
-            let kind = text.inner();
-            self.kinds.push(kind.to_owned());
-            if KINDS.contains(&kind) && WAITING.contains(&kind) {
+        for kind in elements(value).iter().filter_map(literal) {
+            let kind = kind.as_str();
+            if WAITING.contains(&kind) {
                 continue;
             }
             let (message, help) = if KINDS.contains(&kind) {

@@ -110,7 +110,8 @@ impl Policy {
     pub fn waits_for(&self) -> impl Iterator<Item = &'static str> {
         let about = |kind: &str| {
             let mut conditions = self.rules.iter().map(|rule| &rule.condition);
-            conditions.any(|condition| condition.kinds.is_empty() || condition.kinds.iter().any(|known| known == kind))
+            conditions
+                .any(|condition| condition.kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|known| known == kind)))
         };
         lava_event::Kind::WAITING.iter().copied().filter(move |kind| about(kind))
     }

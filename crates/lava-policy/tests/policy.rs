@@ -61,6 +61,15 @@ fn only_what_a_rule_may_be_about_waits() {
     assert_eq!(waits("contain"), ["file.open", "kernel.module_load", "kernel.immutable_write", "disk.write"]);
     let any = policy("trace.tainted").unwrap();
     assert_eq!(any.waits_for().collect::<Vec<_>>(), Kind::WAITING, "a rule without a kind may be about any");
+    let any = policy("event.kind != \"disk.write\"").unwrap();
+    assert_eq!(any.waits_for().collect::<Vec<_>>(), Kind::WAITING, "about all but one, and what it says of that one");
+    let any = policy("event.kind == \"disk.write\" || trace.tainted").unwrap();
+    assert_eq!(any.waits_for().collect::<Vec<_>>(), Kind::WAITING, "either side can be true alone");
+    let one = policy(
+        "trace.tainted && (event.kind == \"file.open\" || \"process.exec\" == event.kind) && event.kind != \"file.open\"",
+    );
+    assert_eq!(one.unwrap().waits_for().collect::<Vec<_>>(), ["process.exec", "file.open"]);
+    assert!(Kind::WAITING.iter().all(|kind| Kind::NAMES.contains(kind)));
     let two = policy("event.kind in [\"process.exec\", \"file.open\"]").unwrap();
     assert_eq!(two.waits_for().collect::<Vec<_>>(), ["process.exec", "file.open"]);
 }
