@@ -83,17 +83,20 @@ impl Asks {
         self.kinds.iter().any(|kind| kind == subject.kind())
     }
 
-    /// The task's open of this file was asked about: it was told then.
-    pub fn opening(&self, task: u64, file: u64) {
-        if let Ok(mut opens) = self.opens.lock() {
-            if opens.len() >= MAX_OPENS {
-                opens.clear();
-            }
-            opens.insert(task, file);
+    /// The task opens a file: that which is asked about, and so told now, or another. An open that failed is followed by others, and
+    /// its `struct file` is used again.
+    pub fn opening(&self, task: u64, asked: Option<u64>) {
+        let Ok(mut opens) = self.opens.lock() else { return };
+        if opens.len() >= MAX_OPENS {
+            opens.clear();
         }
+        match asked {
+            Some(file) => opens.insert(task, file),
+            None => opens.remove(&task),
+        };
     }
 
-    /// Whether the task's open of this file was.
+    /// Whether the task's last open was asked about, and is that of this file.
     pub fn opened(&self, task: u64, file: u64) -> bool {
         self.opens.lock().is_ok_and(|mut opens| opens.remove(&task) == Some(file))
     }
@@ -180,11 +183,14 @@ mod tests {
     fn an_open_is_told_once() {
         let asks = Asks { kinds: vec!["file.open".into()], ..Asks::default() };
         assert!(asks.about(Subject::Open) && !asks.about(Subject::Exec));
-        asks.opening(1, 10);
+        asks.opening(1, Some(10));
         assert!(!asks.opened(2, 10) && !asks.opened(1, 11), "another file: the first open failed");
-        asks.opening(1, 10);
+        asks.opening(1, Some(10));
         assert!(asks.opened(1, 10) && !asks.opened(1, 10));
-        (0..2 * MAX_OPENS as u64).for_each(|task| asks.opening(task, 1));
+        asks.opening(1, Some(10));
+        asks.opening(1, None);
+        assert!(!asks.opened(1, 10), "the first open failed, and another one got its memory");
+        (0..2 * MAX_OPENS as u64).for_each(|task| asks.opening(task, Some(1)));
         assert!(asks.opens.lock().unwrap().len() <= MAX_OPENS);
     }
 }

@@ -79,13 +79,14 @@ fn open_of(context: &Context<'_>, address: u64) -> Result<Option<Kind>, Unreadab
 /// `security_file_open(file)`: before the file is cut to nothing, and before anybody can write to it; its operations are set, and read
 /// again behind this.
 pub fn opening(context: &Context<'_>) -> Result<(), Unreadable> {
-    let (memory, layout, address) = (context.memory(), context.layout(), context.argument(0)?);
-    if !context.tap.task.started() || memory.u32(address.wrapping_add(layout.file.f_mode))? & WRITABLE == 0 {
+    if !context.tap.task.started() {
         return Ok(());
     }
-    let Some(kind) = open_of(context, address)? else { return Ok(()) };
-    let task = context.current()?;
-    context.tap.asks.opening(task.address, address);
+    let (task, address) = (context.current()?, context.argument(0)?);
+    let mode = context.memory().u32(address.wrapping_add(context.layout().file.f_mode))?;
+    let kind = if mode & WRITABLE == 0 { None } else { open_of(context, address)? };
+    context.tap.asks.opening(task.address, kind.is_some().then_some(address));
+    let Some(kind) = kind else { return Ok(()) };
     let event = context.tap.emitter.event(context.vcpu, Some(context.process(&task)), kind);
     refuse::submit(context, Subject::Open, event, || refuse::open(context, address));
     Ok(())

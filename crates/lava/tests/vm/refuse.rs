@@ -54,6 +54,7 @@ fn autostart_places_are_not_opened(kernel: &str) {
         before=$(wc -c </etc/crontab)
         (echo "* * * * * root id" >/etc/cron.d/mine) 2>/dev/null && echo planted || echo no-job
         (: >/etc/crontab) 2>/dev/null && echo cut || echo not-cut
+        (true >/etc/profile; read name </etc/hostname) 2>/dev/null
         (echo x >>/etc/ld.so.preload) 2>/dev/null && echo preloaded || echo not-preloaded
         [ "$(wc -c </etc/crontab)" = "$before" ] && echo as-before
         echo fine >/tmp/other && cat /tmp/other
@@ -80,6 +81,12 @@ fn autostart_places_are_not_opened(kernel: &str) {
         ran.events.iter().filter(is).count()
     };
     assert_eq!((opens("/tmp/other"), opens("/etc/crontab")), (1, 1));
+    // The kernel has the refused file's memory to give to the next one, and that is told as well.
+    let of =
+        |event: &Event, wanted: &str| matches!(&event.kind, Kind::FileOpen { path, .. } if path.to_string() == wanted);
+    let refused = ran.events.iter().position(|event| of(event, "/etc/profile")).expect("the refused open");
+    let same = |event: &&Event| event.actor() == ran.events[refused].actor() && of(event, "/etc/hostname");
+    assert!(ran.events[refused..].iter().any(|event| same(&event)), "the open behind a refused one");
 }
 
 #[test]
