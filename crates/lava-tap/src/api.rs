@@ -66,8 +66,8 @@ pub struct Scoreboard {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct PerVcpu {
-    pub scoreboard: *mut Scoreboard,
-    pub offset: usize,
+    scoreboard: *mut Scoreboard,
+    offset: usize,
 }
 
 // SAFETY: a token of QEMU's; its interface may be used from any thread.

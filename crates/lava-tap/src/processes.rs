@@ -44,13 +44,13 @@ pub struct TaskProcesses {
 }
 
 impl TaskProcesses {
+    /// As [`Exes::MAX`].
+    const MAX: usize = 64 * 1024;
+
     /// `launcher`: path in the guest of the program that forks the task; empty if nobody said.
     pub fn of(launcher: String) -> Self {
         Self { launcher, ..Self::default() }
     }
-
-    /// As [`Exes::MAX`].
-    const MAX: usize = 64 * 1024;
 
     pub fn forked(&self, parent: &Process, child: &ProcessRef) {
         let Ok(mut keys) = self.keys.lock() else { return };

@@ -104,20 +104,28 @@ pub struct Returns {
     calls: Mutex<Calls>,
     /// How many calls are under way of the task that a vCPU runs.
     under_way: PerVcpu,
+    /// Whether every task switch is seen: without that nobody could say how many they are.
+    switches: bool,
 }
 
 /// Calls under way at once; a guest with more threads in hooked functions loses results, not events.
 const MAX_PENDING: usize = 64 * 1024;
 
 impl Returns {
-    pub fn new(of_hook: HashMap<usize, BTreeSet<u64>>) -> Self {
+    pub fn new(of_hook: HashMap<usize, BTreeSet<u64>>, switches: bool) -> Self {
         let sites: BTreeSet<u64> = of_hook.values().flatten().copied().collect();
-        Self { sites: sites.into_iter().collect(), of_hook, calls: Mutex::default(), under_way: PerVcpu::new() }
+        Self {
+            sites: sites.into_iter().collect(),
+            of_hook,
+            calls: Mutex::default(),
+            under_way: PerVcpu::new(),
+            switches,
+        }
     }
 
-    /// What is not 0 if [`Returns::returned`] is to be called.
-    pub fn condition(&self) -> PerVcpu {
-        self.under_way
+    /// What is not 0 if [`Returns::returned`] is to be called; `None`: always.
+    pub fn condition(&self) -> Option<PerVcpu> {
+        self.switches.then_some(self.under_way)
     }
 
     /// The number of link address `address`, if a hooked function may return there.

@@ -72,8 +72,6 @@ pub struct Tap {
     ram: OnceLock<Option<Ram>>,
     locator: Locator,
     returns: Returns,
-    /// Whether every task switch is seen.
-    sees_switches: bool,
     pub exes: Exes,
     pub open_files: OpenFiles,
     pub offsets: hooks::Offsets,
@@ -157,7 +155,7 @@ impl Tap {
         let mut missing = Missing::default();
         let asks = Asks::resolve(&kernel, arguments.asks, &mut missing);
         let hooks = hooks::resolve(&kernel, arguments.api, asks.about(Subject::Open), &mut missing);
-        let sees_switches = hooks.iter().any(|hook| hook.name == hooks::SWITCH);
+        let switches = hooks.iter().any(|hook| hook.name == hooks::SWITCH);
         let message = |name: &str| kernel.types.offset("msghdr", name).ok();
         let api = if arguments.api { Some(hooks::ApiTrace::resolve(&elf, &kernel)?) } else { None };
         let integrity = Integrity::resolve(&kernel, &elf, &mut missing);
@@ -198,8 +196,7 @@ impl Tap {
             ram_file: arguments.ram,
             ram: OnceLock::new(),
             locator: Locator::resolve(&kernel.symbols, &kernel.banner, arguments.placement)?,
-            sees_switches,
-            returns: Returns::new(returns::of_hooks(&returning, &found)),
+            returns: Returns::new(returns::of_hooks(&returning, &found), switches),
             vcpus: (0..producer.rings()).map(|_| Mutex::new(None)).collect(),
             panics: AtomicU64::new(0),
             costs,
@@ -271,9 +268,7 @@ impl Tap {
                 let link = address.wrapping_sub(slide);
                 // A return address may be another function's entry: what returned is told first.
                 if let Some(number) = self.returns.number(link) {
-                    // Without the hook on switches nobody says how many calls are under way.
-                    let condition = self.sees_switches.then(|| self.returns.condition());
-                    watch_if(instruction, Point::Return(number), condition);
+                    watch_if(instruction, Point::Return(number), self.returns.condition());
                 }
                 for &number in self.by_address.get(&link).into_iter().flatten() {
                     watch(instruction, Point::Hook(number));
