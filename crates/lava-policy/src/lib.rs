@@ -26,7 +26,7 @@ pub const MAX_FILE: usize = 1 << 20;
 pub const MAX_RULES: usize = 1000;
 
 /// Names of the policies that come with LAVA.
-pub const BUILTIN: [&str; 4] = ["observe", "protect", "contain", "remediate"];
+pub const BUILTIN: [&str; 4] = ["observe", "protect", "remediate", "contain"];
 
 /// The text of a policy that comes with LAVA.
 #[must_use]
@@ -34,8 +34,8 @@ pub fn builtin(name: &str) -> Option<&'static str> {
     match name {
         "observe" => Some(include_str!("../../../rules/policies/observe.yaml")),
         "protect" => Some(include_str!("../../../rules/policies/protect.yaml")),
-        "contain" => Some(include_str!("../../../rules/policies/contain.yaml")),
         "remediate" => Some(include_str!("../../../rules/policies/remediate.yaml")),
+        "contain" => Some(include_str!("../../../rules/policies/contain.yaml")),
         _ => None,
     }
 }
