@@ -724,6 +724,17 @@ impl Kind {
     /// The dotted names of those whose events can wait for a policy's answer.
     pub const WAITING: &[&str] =
         &["process.exec", "file.open", "kernel.module_load", "kernel.immutable_write", "disk.write"];
+
+    /// Whether this one can: opens to write alone do, and disk writes to watched regions.
+    #[must_use]
+    pub const fn can_wait(&self) -> bool {
+        match self {
+            Self::FileOpen { access, .. } => access.writes(),
+            Self::DiskWrite { region, .. } => !matches!(region, DiskRegion::Data),
+            Self::ProcessExec { .. } | Self::KernelModuleLoad { .. } | Self::KernelImmutableWrite { .. } => true,
+            _ => false,
+        }
+    }
 }
 
 macro_rules! names {

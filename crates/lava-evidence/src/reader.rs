@@ -99,7 +99,7 @@ impl Session {
     /// # Errors
     /// If the log cannot be opened.
     pub fn events(&self) -> Result<Events, Error> {
-        Ok(Events { lines: Lines::open(self.dir.join("events.jsonl"))? })
+        Ok(Events { lines: Lines::open(self.dir.join("events.jsonl"))?, failed: false })
     }
 
     /// Its findings.
@@ -329,10 +329,12 @@ impl Lines {
     }
 }
 
-/// The events of a log, in order. An `Err` with [`Error::Line`] is about one line; the next call goes on behind it.
+/// The events of a log, in order. An `Err` with [`Error::Line`] is about one line; the next call goes on behind it. Any other is
+/// the last item.
 #[derive(Debug)]
 pub struct Events {
     lines: Lines,
+    failed: bool,
 }
 
 impl Events {
@@ -347,10 +349,16 @@ impl Iterator for Events {
     type Item = Result<Event, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
         match self.lines.next() {
             Ok(None) => None,
             Ok(Some(line)) => Some(self.lines.parse(&line)),
-            Err(error) => Some(Err(error)),
+            Err(error) => {
+                self.failed = !matches!(error, Error::Line { .. });
+                Some(Err(error))
+            }
         }
     }
 }

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use lava_event::{Action, Produced, SessionId, Verdict};
+use lava_analysis::Analysis;
+use lava_event::{Action, Finding, Produced, SessionId, Verdict};
 use lava_evidence::{ImageFacts, Manifest, Outcome, PolicyFacts, SessionWriter, State, TaskFacts};
 use lava_microvisor::{Handle, Item, Items, MachineReport, MachineSpec, Options, Profile, Session, Task};
+use lava_policy::Policy;
 
-use crate::pipeline::Pipeline;
 use crate::prepare::{self, Guest, TaskFile};
 use crate::template;
 use crate::terminal::{self, Live, Style};
@@ -104,13 +105,13 @@ impl Run {
         let spec = MachineSpec { template, asks, ..self.machine(&id, evidence.dir(), &guest, &profile, tap.path) };
         let options = Options { reboot: self.reboot, linger: LINGER, console: self.console, save_to: None };
         let task = Task { name: task.name, content: task.content, profile };
-        let mut pipeline = Pipeline::new(policy);
+        let mut analysis = Analysis::new();
         let (ended, report) = match Session::run(spec, Some(task), options) {
             Ok((items, handle)) => {
                 let stop = handle.stopper();
                 // Only the first Ctrl-C is ours; it ends the session in order.
                 let _ = ctrlc::set_handler(move || stop("interrupted"));
-                let ended = self.consume(items, &handle, &mut pipeline, &mut evidence, &live);
+                let ended = self.consume(items, &handle, (&mut analysis, &policy), &mut evidence, &live);
                 (ended, handle.wait())
             }
             Err(error) => {
@@ -122,7 +123,7 @@ impl Run {
                 (Err(error.into()), report)
             }
         };
-        self.finish(ended, &report, &pipeline, evidence)
+        self.finish(ended, &report, &analysis, evidence)
     }
 
     fn manifest(&self, id: &SessionId, task: &TaskFile, profile: &Profile, guest: &Guest) -> Manifest {
@@ -169,7 +170,7 @@ impl Run {
         &self,
         items: Items,
         handle: &Handle,
-        pipeline: &mut Pipeline,
+        (analysis, policy): (&mut Analysis, &Policy),
         evidence: &mut SessionWriter,
         live: &Live,
     ) -> Result<()> {
@@ -181,13 +182,13 @@ impl Run {
             };
             if failure.is_some() {
                 if let Some(reply) = reply {
-                    reply.answer(Action::Deny, pipeline.policy_name(), None, Some("the session is ending".into()));
+                    reply.answer(Action::Deny, policy.name(), None, Some("the session is ending".into()));
                 }
                 continue;
             }
             self.print(&produced);
             live.event(&produced.event);
-            match pipeline.event(&produced, evidence) {
+            match take(&produced, analysis, evidence) {
                 Ok(findings) => findings.iter().for_each(|finding| live.finding(finding)),
                 Err(error) => {
                     handle.stop("the evidence could not be written");
@@ -195,11 +196,11 @@ impl Run {
                 }
             }
             if let Some(reply) = reply {
-                let (decision, faults) = pipeline.decide(&produced.event);
+                let (decision, faults) = policy.decide(&produced.event, &analysis.view(&produced.event));
                 for fault in faults {
                     live.progress(&format!("rule {} could not be evaluated: {}", fault.rule, fault.message));
                 }
-                reply.answer(decision.action, pipeline.policy_name(), decision.rule, decision.reason);
+                reply.answer(decision.action, policy.name(), decision.rule, decision.reason);
             }
         }
         failure.map_or(Ok(()), Err)
@@ -218,11 +219,11 @@ impl Run {
         &self,
         ended: Result<()>,
         report: &MachineReport,
-        pipeline: &Pipeline,
+        analysis: &Analysis,
         mut evidence: SessionWriter,
     ) -> Result<u8> {
         let dir = evidence.dir().to_path_buf();
-        let trace = pipeline.graph.trace();
+        let trace = analysis.graph().trace();
         let manifest = evidence.manifest_mut();
         manifest.mbr_before = report.mbr_sha256_before;
         if let Some(ready) = report.ready_ns {
@@ -250,12 +251,7 @@ impl Run {
         let style = Style::of_stdout();
         let mut out: Box<dyn Write> =
             if self.format == Format::Text { Box::new(std::io::stdout()) } else { Box::new(std::io::stderr()) };
-        writeln!(out, "\n{} {}", style.bold("verdict:"), style.verdict(trace.verdict))?;
-        terminal::kill_chain(&trace, style, &mut out)?;
-        if !trace.decisions.is_empty() {
-            writeln!(out, "{}", style.bold("decisions:"))?;
-            terminal::decisions(&trace, &mut out)?;
-        }
+        terminal::summary(&trace, style, &mut out)?;
         for fault in &report.faults {
             writeln!(out, "note: {fault}")?;
         }
@@ -273,6 +269,14 @@ impl Run {
             Verdict::Clean => FAILED,
         })
     }
+}
+
+/// Takes one event: it is on disk before anybody thinks about it. Returns what was thought.
+fn take(produced: &Produced, analysis: &mut Analysis, evidence: &mut SessionWriter) -> Result<Vec<Finding>> {
+    evidence.event(produced)?;
+    let findings = analysis.observe(&produced.event).findings;
+    findings.iter().try_for_each(|finding| evidence.finding(finding))?;
+    Ok(findings)
 }
 
 /// RFC 3339, UTC.

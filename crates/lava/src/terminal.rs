@@ -117,6 +117,17 @@ impl Live {
     }
 }
 
+/// Verdict, kill chain and decisions: what came out of a session.
+pub fn summary(trace: &Trace, style: Style, out: &mut impl Write) -> std::io::Result<()> {
+    writeln!(out, "\n{} {}", style.bold("verdict:"), style.verdict(trace.verdict))?;
+    kill_chain(trace, style, out)?;
+    if trace.decisions.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "{}", style.bold("decisions:"))?;
+    decisions(trace, out)
+}
+
 /// The kill chain with its evidence, stage by stage.
 pub fn kill_chain(trace: &Trace, style: Style, out: &mut impl Write) -> std::io::Result<()> {
     for stage in Stage::ALL {

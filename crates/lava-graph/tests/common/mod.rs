@@ -1,46 +1,21 @@
-//! Event logs in a few words, and the session pipeline as the `lava` command wires it.
+//! Event logs in a few words, and their analysis.
 
-use lava_detect::{Detector, Taint};
+use lava_analysis::Analysis;
 use lava_event::*;
 use lava_graph::{Graph, Snapshot};
 
-/// The detector's view of the graph.
-pub struct View<'a>(pub &'a Graph);
-
-impl Taint for View<'_> {
-    fn task_started(&self) -> bool {
-        self.0.task_started()
-    }
-    fn is_tainted(&self, process: ProcessKey) -> bool {
-        self.0.is_tainted(process)
-    }
-    fn is_task_file(&self, path: &GuestText) -> bool {
-        self.0.is_task_file(path)
-    }
-    fn is_host(&self, process: ProcessKey) -> bool {
-        self.0.is_host(process)
-    }
-    fn parent(&self, process: ProcessKey) -> Option<ProcessKey> {
-        self.0.parent(process)
-    }
-    fn attributed(&self, disk_write: EventSeq) -> Option<ProcessKey> {
-        self.0.attributed(disk_write)
-    }
-}
-
 /// Runs a log; the sum of the deltas must be the graph.
 pub fn run(events: &[Event]) -> Graph {
-    let (mut graph, mut detector, mut viewer) = (Graph::new(), Detector::new(), Snapshot::default());
+    let (mut analysis, mut viewer) = (Analysis::new(), Snapshot::default());
     for event in events {
-        let mut deltas = graph.apply(event);
-        for finding in detector.observe(event, &View(&graph)) {
+        let observed = analysis.observe(event);
+        for finding in &observed.findings {
             assert!(!finding.events.is_empty() && finding.events.iter().all(|&seq| seq <= event.seq), "{finding:?}");
-            deltas.extend(graph.apply_finding(&finding));
         }
-        deltas.iter().for_each(|delta| viewer.apply(delta));
+        observed.deltas.iter().for_each(|delta| viewer.apply(delta));
     }
-    assert_eq!(viewer, graph.snapshot());
-    graph
+    assert_eq!(viewer, analysis.graph().snapshot());
+    analysis.into_graph()
 }
 
 #[derive(Default)]

@@ -1,0 +1,108 @@
+//! What is thought of a session's events: graph, detectors, and the policy's view of them, in one order.
+//!
+//! A live session, a replay, a what-if and the tests all go through [`Analysis`], so that the same log gives the same findings,
+//! graph and decisions wherever it is looked at.
+//!
+//! *Invariant:* no I/O, no clock. Whoever calls writes the evidence, and before that.
+#![forbid(unsafe_code)]
+
+mod what_if;
+
+use lava_detect::{Detector, Taint};
+use lava_event::{Event, EventSeq, Finding, GuestText, Kind, ProcessKey};
+use lava_graph::{Delta, Graph};
+use lava_policy::TraceView;
+
+pub use what_if::{Answer, Difference, WhatIf};
+
+/// The detectors' view of the graph.
+struct View<'a>(&'a Graph);
+
+impl Taint for View<'_> {
+    fn task_started(&self) -> bool {
+        self.0.task_started()
+    }
+    fn is_tainted(&self, process: ProcessKey) -> bool {
+        self.0.is_tainted(process)
+    }
+    fn is_task_file(&self, path: &GuestText) -> bool {
+        self.0.is_task_file(path)
+    }
+    fn is_host(&self, process: ProcessKey) -> bool {
+        self.0.is_host(process)
+    }
+    fn parent(&self, process: ProcessKey) -> Option<ProcessKey> {
+        self.0.parent(process)
+    }
+    fn attributed(&self, disk_write: EventSeq) -> Option<ProcessKey> {
+        self.0.attributed(disk_write)
+    }
+}
+
+/// What one event led to.
+#[derive(Debug)]
+pub struct Observed {
+    /// What the detectors think, in the order of the kill chain.
+    pub findings: Vec<Finding>,
+    /// What changed in the graph.
+    pub deltas: Vec<Delta>,
+}
+
+/// The analysis of one session, as far as its events have come.
+#[derive(Debug, Default)]
+pub struct Analysis {
+    graph: Graph,
+    detector: Detector,
+}
+
+impl Analysis {
+    /// The analysis of a session that begins.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same with a detector of the caller's.
+    #[must_use]
+    pub fn with_detector(detector: Detector) -> Self {
+        Self { graph: Graph::new(), detector }
+    }
+
+    /// The graph so far.
+    #[must_use]
+    pub const fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// The graph, when there is nothing more to come.
+    #[must_use]
+    pub fn into_graph(self) -> Graph {
+        self.graph
+    }
+
+    /// Takes the session's next event.
+    pub fn observe(&mut self, event: &Event) -> Observed {
+        let mut deltas = self.graph.apply(event);
+        let findings = self.detector.observe(event, &View(&self.graph));
+        for finding in &findings {
+            deltas.extend(self.graph.apply_finding(finding));
+        }
+        Observed { findings, deltas }
+    }
+
+    /// What a policy is told of the trace when `event`, which was observed, waits for it.
+    #[must_use]
+    pub fn view(&self, event: &Event) -> TraceView {
+        let actor = event.actor().or_else(|| self.graph.attributed(event.seq));
+        TraceView {
+            tainted: actor.is_some_and(|process| self.graph.is_tainted(process)),
+            stages: self.graph.stages(),
+            verdict: self.graph.verdict(),
+            task_started: self.graph.task_started(),
+            autostart: match &event.kind {
+                Kind::FileOpen { path, .. } => lava_detect::autostart(path).unwrap_or_default(),
+                _ => "",
+            },
+        }
+    }
+}
