@@ -2,9 +2,10 @@
 #![forbid(unsafe_code)]
 
 mod doctor;
-mod pipeline;
 mod places;
+mod policy;
 mod prepare;
+mod replay;
 mod run;
 mod show;
 mod template;
@@ -54,6 +55,21 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
+    /// Play a recorded session again: the trace grows as it did, thought of by today's detectors. No micro-VM is started.
+    Replay(replay::Replay),
+    /// Hold a session against its hash chain and its manifest.
+    ///
+    /// Exit code: 0 every byte is as it was written, 1 not.
+    Verify {
+        /// A session's folder, its id, or `latest`.
+        session: String,
+        /// Folder of sessions, if not the usual one.
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+    /// Check a policy, or try it on recorded sessions.
+    #[command(subcommand)]
+    Policy(policy::Command),
     /// Make, list, show and remove templates: guests that have booted, from which micro-VMs are cloned.
     #[command(subcommand)]
     Template(template::Command),
@@ -91,6 +107,11 @@ fn main() -> ExitCode {
         Command::Events { session, kind, format, out } => {
             show::events(&session, kind.as_deref(), format, out.as_deref()).map(|()| CLEAN)
         }
+        Command::Replay(replay) => replay.run().map(|()| CLEAN),
+        Command::Verify { session, out } => {
+            show::verify(&session, out.as_deref()).map(|intact| if intact { CLEAN } else { FAILED })
+        }
+        Command::Policy(command) => policy::command(&command),
         Command::Template(command) => template::command(&command).map(|()| CLEAN),
         Command::Sessions { out } => show::sessions(out.as_deref()).map(|()| CLEAN),
         Command::Doctor => doctor::run(),

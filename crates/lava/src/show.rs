@@ -11,7 +11,7 @@ use crate::terminal::{self, Style, seconds};
 use crate::{Format, places};
 
 /// Finds a session by folder, id, beginning of the id, or `latest`.
-fn find(name: &str, out: Option<&Path>) -> Result<Session> {
+pub fn find(name: &str, out: Option<&Path>) -> Result<Session> {
     let folder = Path::new(name);
     if folder.join("manifest.json").is_file() || folder.is_dir() {
         return Ok(Session::open(folder)?);
@@ -74,6 +74,25 @@ pub fn session(name: &str, out: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
+/// `lava verify`: true if every byte is as it was written.
+pub fn verify(name: &str, out: Option<&Path>) -> Result<bool> {
+    let session = find(name, out)?;
+    let report = session.verify_chain()?;
+    let out = &mut std::io::stdout().lock();
+    writeln!(out, "session:  {}", session.dir().display())?;
+    writeln!(out, "sealed:   {} events, head {}", report.sealed, report.head)?;
+    let word = match (report.intact(), report.tampered()) {
+        (true, _) => "intact",
+        (false, true) => "CHANGED since it was written",
+        (false, false) => "incomplete, as a crash leaves it; no sign that somebody changed it",
+    };
+    writeln!(out, "evidence: {word}")?;
+    for problem in &report.problems {
+        writeln!(out, "  {problem}")?;
+    }
+    Ok(report.intact())
+}
+
 /// `lava events`
 pub fn events(name: &str, kind: Option<&str>, format: Format, out: Option<&Path>) -> Result<()> {
     let session = find(name, out)?;
@@ -123,7 +142,7 @@ pub fn registers(name: &str, out: Option<&Path>) -> Result<()> {
 }
 
 /// One event in one line. Everything from the guest is escaped by its type.
-fn line(event: &Event) -> String {
+pub fn line(event: &Event) -> String {
     let who = event.process.as_ref().map_or("-".to_owned(), |process| format!("{}[{}]", process.comm, process.pid));
     let what = event.kind.sentence();
     format!("{:>7} {} {:<22} {who:<22} {what}", event.seq, seconds(event.time_ns), event.kind.name())

@@ -6,7 +6,7 @@ use lava_event::{Action, DiskRegion, Kind, Sha256, Stage};
 use regex_lite::Regex;
 use serde::Deserialize;
 
-use crate::common::{Ran, root, run, scenario};
+use crate::common::{Ran, lava, root, run, scenario};
 
 #[derive(Deserialize)]
 struct Expected {
@@ -173,6 +173,43 @@ fn both_versions_are_kept(ran: &Ran, before: Sha256, after: Sha256) {
     assert_ne!(before, after);
 }
 
+/// Runs `lava` on the session; its exit code and what it printed.
+fn again(ran: &Ran, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = lava().args(arguments).arg(ran.session.dir()).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
+}
+
+/// The log alone gives the same again, and tells what another policy would have answered.
+fn the_log_is_enough(ran: &Ran) {
+    let (code, told) = again(ran, &["replay"]);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("the same as when it was recorded"), "{told}");
+    let summary = |text: &str| text.split("verdict:").nth(1).unwrap().split("\nsession:").next().unwrap().to_owned();
+    let again_told = summary(&told);
+    assert!(again_told.starts_with(&summary(&ran.stdout)), "{again_told}\n{}", ran.stdout);
+    let (code, told) = again(ran, &["replay", "--until", "0"]);
+    assert_eq!(code, Some(0));
+    assert!(told.contains("CLEAN"), "nothing had happened yet: {told}");
+
+    let (code, told) = again(ran, &["policy", "test", &ran.session.manifest().policy.name]);
+    assert_eq!(code, Some(0), "its own policy answers as it did: {told}");
+    let (code, told) = again(ran, &["policy", "test", "contain"]);
+    assert_eq!(code, Some(3), "{told}");
+    for rule in ["deny by mbr-boot-code", "deny by post-mbr-gap", "allow (not asked); now: deny by autostart"] {
+        assert!(told.contains(rule), "{rule}: {told}");
+    }
+
+    assert_eq!(again(ran, &["verify"]).0, Some(0));
+    let log = ran.session.dir().join("events.jsonl");
+    let mut bytes = std::fs::read(&log).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&log, bytes).unwrap();
+    let (code, told) = again(ran, &["verify"]);
+    assert_eq!(code, Some(1));
+    assert!(told.contains("CHANGED") && told.contains("events.jsonl, line"), "{told}");
+}
+
 #[test]
 fn observe_lets_the_attack_play_on() {
     let ran = play("observe", "6.1", true);
@@ -225,4 +262,5 @@ fn the_other_kernel_shows_the_same() {
         _ => None,
     });
     assert_eq!(missing, Some(Vec::new()), "every hook is there");
+    the_log_is_enough(&ran);
 }
