@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         timeout: Duration::from_secs(60),
     };
     let reboot = std::env::var_os("REBOOT").is_some();
-    let options = Options { reboot, linger: Duration::from_secs(1), console: true, save_to: None };
+    let options = Options { reboot, linger: Duration::from_secs(1), console: true, ..Options::default() };
     let (items, handle) = Session::run(spec, task, options)?;
     for item in &items {
         match item {

@@ -56,6 +56,9 @@ pub struct Run {
     /// Send the task's own output to the guest's console, which is kept as console.log.
     #[arg(long)]
     console: bool,
+    /// Start the task as root in the guest: an installer, or what expects to have won already.
+    #[arg(long)]
+    root: bool,
     /// Boot the guest instead of cloning a template that has booted: slower, and the boot is seen too.
     #[arg(long)]
     boot: bool,
@@ -103,7 +106,8 @@ impl Run {
         live.progress(&format!("session {id}: opening {} as {}{how}", task.name, profile.name));
         let asks = policy.waits_for().collect();
         let spec = MachineSpec { template, asks, ..self.machine(&id, evidence.dir(), &guest, &profile, tap.path) };
-        let options = Options { reboot: self.reboot, linger: LINGER, console: self.console, save_to: None };
+        let options =
+            Options { reboot: self.reboot, linger: LINGER, console: self.console, root: self.root, save_to: None };
         let task = Task { name: task.name, content: task.content, profile };
         let mut analysis = Analysis::new();
         let (ended, report) = match Session::run(spec, Some(task), options) {
@@ -137,6 +141,7 @@ impl Run {
             ("timeout", self.timeout.to_string()),
             ("reboot", self.reboot.to_string()),
             ("boot", self.boot.to_string()),
+            ("root", self.root.to_string()),
             ("disk", self.disk.as_ref().map(|disk| disk.display().to_string()).unwrap_or_default()),
         ]
         .map(|(name, value)| (name.to_owned(), value))

@@ -61,6 +61,9 @@ pub struct Task {
     /// Send the task's output to the serial console instead of discarding it.
     #[serde(default)]
     pub console: bool,
+    /// Run it as root instead of the ordinary user.
+    #[serde(default)]
+    pub root: bool,
 }
 
 fn default_mode() -> u32 {
@@ -124,7 +127,10 @@ mod tests {
         let line =
             r#"{"name":"a b.sh","path":"/home/user/a b.sh","size":3,"command":["sh","{task}","x={task}","{name}"]}"#;
         let Some(Header::Task(task)) = check(&format!("\n{line}\nabc")) else { panic!("no task") };
-        assert_eq!((task.size, task.mode, task.scenario_disk, task.console), (3, 0o644, false, false));
+        assert_eq!(
+            (task.size, task.mode, task.scenario_disk, task.console, task.root),
+            (3, 0o644, false, false, false)
+        );
         assert_eq!(task.arguments(), ["sh", "/home/user/a b.sh", "x=/home/user/a b.sh", "a b.sh"]);
     }
 

@@ -1,7 +1,7 @@
 //! Doing what a header asks, on the guest itself.
 //!
 //! The child is made by one fork and becomes the task by one exec: no shell, no helper. It is an ordinary user's
-//! process, in its own session, with nothing on its standard input and its output discarded.
+//! process, or root's if that was asked for, in its own session, with nothing on its standard input and its output discarded.
 //!
 //! Limits: the user has no supplementary groups. The guest has one user and one task; nothing here is a boundary against
 //! a task that has already taken the guest over.
@@ -21,17 +21,40 @@ use crate::identity::Identity;
 use crate::serve::{Outcome, System};
 
 /// The user that opens things; the image's recipe makes it.
-const USER: &str = "user";
-const USER_ID: u32 = 1000;
-const GROUP_ID: u32 = 1000;
-const HOME: &str = "/home/user";
-const SEARCH_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games";
+const USER: Account = Account {
+    name: "user",
+    id: 1000,
+    home: "/home/user",
+    path: "/usr/local/bin:/usr/bin:/bin:/usr/local/games:/usr/games",
+};
+/// The one that installs things.
+const ROOT: Account = Account {
+    name: "root",
+    id: 0,
+    home: "/root",
+    path: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+};
 const CONSOLE: &str = "/dev/ttyS0";
 
 /// Where the second disk is mounted, by udev, when the machine has one labelled `LAVA-SCENARIO`.
 const SCENARIO: &str = "/opt/scenario";
 const SCENARIO_WAIT: Duration = Duration::from_secs(30);
 const SCENARIO_POLL: Duration = Duration::from_millis(50);
+
+/// Whose process a task becomes.
+struct Account {
+    name: &'static str,
+    /// Of the user and of its group.
+    id: u32,
+    home: &'static str,
+    path: &'static str,
+}
+
+impl Account {
+    const fn of(task: &Task) -> &'static Self {
+        if task.root { &ROOT } else { &USER }
+    }
+}
 
 /// The machine the launcher runs on.
 pub struct Guest;
@@ -72,7 +95,8 @@ fn start(task: &Task, bytes: &mut dyn Read) -> Result<std::process::Child, Strin
         return Err(format!("no disk labelled LAVA-SCENARIO was mounted on {SCENARIO} within {SCENARIO_WAIT:?}"));
     }
     let mut command = command(task)?;
-    command.uid(USER_ID).gid(GROUP_ID).current_dir(HOME);
+    let account = Account::of(task);
+    command.uid(account.id).gid(account.id).current_dir(account.home);
     own_session(&mut command);
     command.spawn().map_err(|error| format!("cannot start {:?}: {error}", command.get_program()))
 }
@@ -81,12 +105,13 @@ fn start(task: &Task, bytes: &mut dyn Read) -> Result<std::process::Child, Strin
 fn command(task: &Task) -> Result<Command, String> {
     let arguments = task.arguments();
     let (program, rest) = arguments.split_first().ok_or("the command is empty")?;
+    let account = Account::of(task);
     let mut command = Command::new(program);
     command
         .args(rest)
         .env_clear()
-        .envs([("HOME", HOME), ("USER", USER), ("LOGNAME", USER), ("SHELL", "/bin/bash")])
-        .envs([("PATH", SEARCH_PATH), ("LANG", "C.UTF-8"), ("PWD", HOME)])
+        .envs([("HOME", account.home), ("USER", account.name), ("LOGNAME", account.name), ("SHELL", "/bin/bash")])
+        .envs([("PATH", account.path), ("LANG", "C.UTF-8"), ("PWD", account.home)])
         .envs(&task.env)
         .stdin(Stdio::null());
     let (out, err) = if task.console { console()? } else { (Stdio::null(), Stdio::null()) };
@@ -126,7 +151,8 @@ fn write(task: &Task, bytes: &mut dyn Read) -> io::Result<()> {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     if rustix::process::geteuid().is_root() {
-        fchown(&file, Some(USER_ID), Some(GROUP_ID))?;
+        let account = Account::of(task);
+        fchown(&file, Some(account.id), Some(account.id))?;
     }
     file.set_permissions(fs::Permissions::from_mode(task.mode & 0o7777))
 }
@@ -173,6 +199,7 @@ mod tests {
             scenario_disk: false,
             mode: 0o751,
             console: false,
+            root: false,
         }
     }
 
@@ -202,6 +229,9 @@ mod tests {
         assert_eq!(ended(status.expect("status")), Outcome::Exit(7));
         let status = command(&task(Path::new("/x"), 0, &["sh", "-c", "kill -9 $$"])).expect("command").status();
         assert_eq!(ended(status.expect("status")), Outcome::Signal(9));
+        let script = r#"[ "$USER$HOME" = root/root ] && case $PATH in */sbin:*) exit 5;; esac"#;
+        let root = Task { root: true, ..task(Path::new("/x"), 0, &["sh", "-c", script]) };
+        assert_eq!(ended(command(&root).expect("command").status().expect("status")), Outcome::Exit(5));
         assert!(command(&task(Path::new("/x"), 0, &[])).is_err());
     }
 

@@ -271,6 +271,7 @@ impl Life {
         let header = json!({
             "name": task.name, "path": path, "size": task.content.len(), "command": task.profile.command,
             "mode": task.profile.mode, "scenario_disk": spec.scenario_disk.is_some(), "console": options.console,
+            "root": options.root,
         });
         let sent_ns = self.machine.feeder.now_ns();
         let event = Event::new(sent_ns, Source::Microvisor, kind);

@@ -93,6 +93,8 @@ pub struct Options {
     pub linger: Duration,
     /// Send the task's output to the console.
     pub console: bool,
+    /// Start the task as the guest's root, not as its ordinary user.
+    pub root: bool,
     /// Make a template of the machine once the task has ended: its files go into this folder, which exists. The session ends then;
     /// disks are sealed by [`Handle::wait`]'s report, RAM and state lie in the folder.
     pub save_to: Option<PathBuf>,
