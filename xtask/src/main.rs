@@ -5,6 +5,7 @@ mod bench;
 mod build;
 mod demo;
 mod deps;
+mod evaluate;
 mod fuzz;
 mod setup;
 mod shell;
@@ -43,6 +44,9 @@ enum Command {
         #[arg(long, default_value_t = 5)]
         rounds: usize,
     },
+    /// Play tasks that were not written for LAVA's detectors, and see what these say.
+    #[command(subcommand)]
+    Evaluate(evaluate::What),
     /// Fuzz everything that reads bytes from the guest.
     Fuzz {
         /// Seconds per target.
@@ -61,6 +65,7 @@ fn main() -> ExitCode {
         Command::Test => test::run(),
         Command::Deps => deps::run(),
         Command::Bench { rounds } => bench::run(rounds),
+        Command::Evaluate(what) => evaluate::run(&what),
         Command::Fuzz { seconds } => fuzz::run(seconds),
     };
     match done {
