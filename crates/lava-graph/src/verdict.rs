@@ -3,7 +3,8 @@
 //! The rule:
 //! * **malicious**: a finding of severity critical, or findings of severity high in two or more stages;
 //! * **suspicious**: any finding of severity medium or high;
-//! * **clean**: none of these. Findings of severity low and info are shown and change nothing.
+//! * **clean**: none of these. Findings of severity low and info are listed, and change neither verdict nor kill chain: a stage is
+//!   reached by what honest tasks do not do.
 //!
 //! One high finding alone is not enough: installers drop and run programs, administration tools write crontabs. An attack
 //! that does only one of these things is shown as suspicious with its finding; that is the rule's limit.
@@ -24,15 +25,22 @@ pub(crate) fn verdict(findings: &[Finding]) -> Verdict {
     }
 }
 
+/// True if the finding counts: for the verdict, and for the stage it is of.
+fn counts(finding: &Finding) -> bool {
+    finding.severity >= Severity::Medium
+}
+
 pub(crate) fn stages(findings: &[Finding]) -> Vec<Stage> {
-    Stage::ALL.into_iter().filter(|stage| findings.iter().any(|finding| finding.stage == *stage)).collect()
+    let reached = |stage: &Stage| findings.iter().any(|finding| finding.stage == *stage && counts(finding));
+    Stage::ALL.into_iter().filter(reached).collect()
 }
 
 pub(crate) fn kill_chain(findings: &[Finding]) -> Vec<StageSummary> {
     stages(findings)
         .into_iter()
         .map(|stage| {
-            let of: Vec<usize> = (0..findings.len()).filter(|&i| findings[i].stage == stage).collect();
+            let of: Vec<usize> =
+                (0..findings.len()).filter(|&i| findings[i].stage == stage && counts(&findings[i])).collect();
             let first_ns = of.iter().map(|&i| findings[i].time_ns).min().unwrap_or_default();
             StageSummary { stage, findings: of, first_ns }
         })

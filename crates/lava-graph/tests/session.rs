@@ -16,8 +16,11 @@ fn drive_by_goes_through_all_stages() {
     assert_eq!(
         detectors(&graph),
         [
+            "stealth.hidden_file",
+            "stealth.permissions_file",
             "exploit.host_runs_dropped_file",
             "execute.dropped_file",
+            "stealth.hidden_program",
             "escalate.setuid",
             "persist.cron",
             "persist.mbr_boot_code",
@@ -29,7 +32,19 @@ fn drive_by_goes_through_all_stages() {
     let techniques: Vec<&str> = graph.findings().iter().map(|f| f.technique.id.as_str()).collect();
     assert_eq!(
         techniques,
-        ["T1203", "T1106", "T1548.001", "T1053.003", "T1542.003", "T1021.004", "T1021.002", "T1046"]
+        [
+            "T1564.001",
+            "T1222.002",
+            "T1203",
+            "T1106",
+            "T1564.001",
+            "T1548.001",
+            "T1053.003",
+            "T1542.003",
+            "T1021.004",
+            "T1021.002",
+            "T1046"
+        ]
     );
     let trace = graph.trace();
     assert_eq!(trace.verdict, Verdict::Malicious);
@@ -61,7 +76,7 @@ fn drive_by_goes_through_all_stages() {
 }
 
 #[test]
-fn honest_programs_give_nothing() {
+fn honest_programs_give_nothing_that_counts() {
     let java = "/usr/bin/java";
     let mut log = Log::task(java, "/home/user/app.jar");
     log.create(TASK, java, "/tmp/hsperfdata_user/200", 50)
@@ -73,10 +88,12 @@ fn honest_programs_give_nothing() {
     let python = "/usr/bin/python3.11";
     let mut script = Log::task(python, "/home/user/x.py");
     script.create(TASK, python, "/home/user/out.csv", 50).create(TASK, python, "/home/user/__pycache__/a.pyc", 51);
-    for log in [log, script] {
+    // Asking for the machine's name is told, and is no threat: no stage is reached by it.
+    for (log, told) in [(log, vec!["discovery.system"]), (script, vec![])] {
         let graph = run(&log.0);
-        assert_eq!(detectors(&graph), [""; 0]);
-        assert_eq!(graph.verdict(), Verdict::Clean);
+        assert_eq!(detectors(&graph), told);
+        assert!(graph.findings().iter().all(|finding| finding.severity == Severity::Info));
+        assert_eq!((graph.verdict(), graph.stages(), graph.trace().kill_chain), (Verdict::Clean, vec![], vec![]));
     }
 }
 

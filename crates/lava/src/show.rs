@@ -61,6 +61,7 @@ pub fn session(name: &str, out: Option<&Path>) -> Result<()> {
     match session.trace() {
         Ok(trace) => {
             terminal::kill_chain(&trace, style, out)?;
+            terminal::noticed(&trace, style, out)?;
             terminal::decisions(&trace, out)?;
         }
         Err(error) => writeln!(out, "no trace: {error}")?,

@@ -121,6 +121,7 @@ impl Live {
 pub fn summary(trace: &Trace, style: Style, out: &mut impl Write) -> std::io::Result<()> {
     writeln!(out, "\n{} {}", style.bold("verdict:"), style.verdict(trace.verdict))?;
     kill_chain(trace, style, out)?;
+    noticed(trace, style, out)?;
     if trace.decisions.is_empty() {
         return Ok(());
     }
@@ -155,6 +156,21 @@ pub fn kill_chain(trace: &Trace, style: Style, out: &mut impl Write) -> std::io:
         }
     }
     Ok(())
+}
+
+/// What was found beside the kill chain: what honest tasks do too, technique by technique.
+pub fn noticed(trace: &Trace, style: Style, out: &mut impl Write) -> std::io::Result<()> {
+    let mut techniques: Vec<String> = Vec::new();
+    for finding in trace.findings.iter().filter(|finding| finding.severity < Severity::Medium) {
+        let technique = format!("{} {}", finding.technique.id, finding.technique.name);
+        if !techniques.contains(&technique) {
+            techniques.push(technique);
+        }
+    }
+    if techniques.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "{} {}", style.bold("also noticed, no threat by itself:"), techniques.join(", "))
 }
 
 /// What the policy decided.

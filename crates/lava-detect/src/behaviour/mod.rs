@@ -3,6 +3,7 @@
 //! One file each. A behaviour sees every event after the task began, keeps what it must remember, and hands over hits;
 //! what it has said of the same thing before (`Hit::once`) is left out by the detector.
 
+mod acts;
 mod asep;
 mod disk;
 mod escalate;
@@ -99,6 +100,7 @@ pub(crate) fn all() -> Vec<Box<dyn Behaviour + Send>> {
         Box::new(module::Module),
         Box::new(sockets::Sockets),
         Box::new(kernel::Kernel),
+        Box::new(acts::Acts),
         Box::new(propagate::Propagate::default()),
     ]
 }

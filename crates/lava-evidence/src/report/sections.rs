@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lava_event::{Stage, Verdict};
+use lava_event::{Severity, Stage, Verdict};
 use lava_graph::Trace;
 use maud::{Markup, html};
 
@@ -84,6 +84,14 @@ pub(super) fn kill_chain(trace: &Trace) -> Markup {
                     } @else { small { "not reached" } }
                 }
             } }
+            @let lesser: Vec<_> = trace.findings.iter().filter(|finding| finding.severity < Severity::Medium).collect();
+            @if !lesser.is_empty() {
+                h3 { "Also noticed, no threat by itself" }
+                ul { @for finding in lesser.iter().take(40) {
+                    li { (line(&finding.title, 200)) " " small { (line(&finding.technique.id, 20)) " " (line(&finding.technique.name, 80)) } }
+                } }
+                @if lesser.len() > 40 { small { "and " (lesser.len() - 40) " more" } }
+            }
         }
     }
 }
