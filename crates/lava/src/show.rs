@@ -11,7 +11,7 @@ use crate::terminal::{self, Style, seconds};
 use crate::{Format, places};
 
 /// Finds a session by folder, id, beginning of the id, or `latest`.
-fn find(name: &str, out: Option<&Path>) -> Result<Session> {
+pub fn find(name: &str, out: Option<&Path>) -> Result<Session> {
     let folder = Path::new(name);
     if folder.join("manifest.json").is_file() || folder.is_dir() {
         return Ok(Session::open(folder)?);
