@@ -718,6 +718,16 @@ pub enum Kind {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         detail: Option<String>,
     },
+    /// A command from outside was carried out on the running micro-VM.
+    #[serde(rename = "vm.response")]
+    VmResponse {
+        /// `pause`, `resume`, `stop`, `discard`, `registers`.
+        command: String,
+        /// `done`, or why it failed.
+        outcome: String,
+        /// Who asked: `analyst`.
+        by: String,
+    },
 }
 
 impl Kind {
@@ -814,4 +824,5 @@ names! {
     VmDecision = "vm.decision",
     VmGap = "vm.gap",
     VmEnded = "vm.ended",
+    VmResponse = "vm.response",
 }

@@ -217,6 +217,7 @@ impl Kind {
             Self::VmDecision { subject, action, rule, outcome, .. } => {
                 format!("#{subject}: {action} ({}): {outcome}", rule.as_deref().unwrap_or("default"))
             }
+            Self::VmResponse { command, outcome, by } => format!("{command} by {by}: {outcome}"),
             Self::VmGap { detail, .. } => format!("events missing: {detail}"),
             Self::VmEnded { reason, detail, .. } => {
                 format!("micro-VM ended: {reason}. {}", detail.as_deref().unwrap_or_default())

@@ -178,6 +178,16 @@ impl Qmp {
         self.execute("cont", None).map(drop)
     }
 
+    /// The registers of every vCPU, as QEMU prints them.
+    ///
+    /// # Errors
+    /// As [`Qmp::execute`].
+    pub fn registers(&mut self) -> Result<String, QmpError> {
+        let line = json!({ "command-line": "info registers -a" });
+        let told = self.execute("human-monitor-command", Some(line))?;
+        Ok(told.as_str().unwrap_or_default().to_owned())
+    }
+
     /// Stops the machine and writes the state of its devices to `file`; memory that is a shared file is not written.
     ///
     /// # Errors

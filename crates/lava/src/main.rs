@@ -1,6 +1,7 @@
 //! The `lava` command, and the only place that wires the stages of the pipeline together.
 #![forbid(unsafe_code)]
 
+mod ctl;
 mod doctor;
 mod places;
 mod policy;
@@ -73,6 +74,16 @@ enum Command {
     /// Make, list, show and remove templates: guests that have booted, from which micro-VMs are cloned.
     #[command(subcommand)]
     Template(template::Command),
+    /// Pause, resume, stop or discard a session that runs at another terminal, or read its registers.
+    Ctl {
+        /// A session's folder, its id, or `latest`.
+        session: String,
+        #[command(subcommand)]
+        ask: ctl::Ask,
+        /// Folder of sessions, if not the usual one.
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
     /// List the recorded sessions.
     Sessions {
         /// Folder of sessions, if not the usual one.
@@ -113,6 +124,7 @@ fn main() -> ExitCode {
         }
         Command::Policy(command) => policy::command(&command),
         Command::Template(command) => template::command(&command).map(|()| CLEAN),
+        Command::Ctl { session, ask, out } => ctl::ask(&session, ask, out.as_deref()).map(|()| CLEAN),
         Command::Sessions { out } => show::sessions(out.as_deref()).map(|()| CLEAN),
         Command::Doctor => doctor::run(),
     };

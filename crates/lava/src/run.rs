@@ -162,7 +162,7 @@ impl Run {
             api_trace: self.trace == Some(Trace::Api),
             asks: Vec::new(),
             session_dir: dir.to_path_buf(),
-            runtime_dir: PathBuf::from(format!("/dev/shm/lava-{id}")),
+            runtime_dir: places::runtime(id),
             template: None,
             boot_timeout: BOOT_TIMEOUT,
             timeout: Duration::from_secs(self.timeout),

@@ -92,6 +92,7 @@ impl Live {
                 format!("task could not be started: {}", error.as_ref().map(ToString::to_string).unwrap_or_default())
             }
             Kind::VmReset { by } => format!("guest restarted by {by}"),
+            Kind::VmResponse { command, outcome, by } => format!("{command} by {by}: {outcome}"),
             Kind::VmGap { at, detail, .. } => format!("GAP at {at:?}: {detail}"),
             Kind::VmEnded { reason, detail, .. } => {
                 format!("micro-VM ended: {reason}{}", detail.as_ref().map(|d| format!(" ({d})")).unwrap_or_default())

@@ -13,6 +13,7 @@ use crossbeam_channel::{RecvTimeoutError, Sender};
 use lava_event::{Artifact, Event, GuestText, Kind, Outlet, Produced, Source};
 use serde_json::json;
 
+use super::control::{Answer, Command, Control};
 use super::port::{self, Said};
 use super::setup::{Machine, mbr, random};
 use super::{MachineReport, MachineSpec, Options, Task};
@@ -32,6 +33,9 @@ const DOWN: Duration = Duration::from_secs(20);
 /// For the guest to come to rest before it is saved.
 const SETTLE: Duration = Duration::from_secs(90);
 
+/// The reason of a session that the analyst discarded.
+const DISCARDED: &str = "discarded";
+
 /// What can happen to a machine.
 #[derive(Debug)]
 pub(super) enum Happening {
@@ -39,6 +43,7 @@ pub(super) enum Happening {
     Qmp(QmpEvent),
     Trouble(Trouble),
     Stop(String),
+    Command(Command, Sender<Answer>),
 }
 
 /// What the machine's thread waits for.
@@ -76,6 +81,11 @@ struct Life {
     task_runs: bool,
     /// The machine was stopped and saved: it cannot be asked to go.
     saved: bool,
+    /// Since when the analyst holds the guest.
+    paused: Option<Instant>,
+    /// For how long it was held before.
+    held: Duration,
+    _control: Option<Control>,
 }
 
 pub(super) fn live(machine: Machine, spec: &MachineSpec, task: Option<&Task>, options: &Options) -> MachineReport {
@@ -88,7 +98,15 @@ pub(super) fn live(machine: Machine, spec: &MachineSpec, task: Option<&Task>, op
         guest_went: false,
         task_runs: false,
         saved: false,
+        paused: None,
+        held: Duration::ZERO,
+        _control: None,
     };
+    // Without it the session runs as well; it only cannot be asked anything.
+    match Control::start(&spec.runtime_dir, life.machine.happenings.clone()) {
+        Ok(control) => life._control = Some(control),
+        Err(error) => life.fault(format!("no control socket, `lava ctl` does not reach this session: {error}")),
+    }
     life.machine.save_to = options.save_to.as_ref().map(|_| life.machine.qmp.with_file_name("state"));
     let end = match life.play(spec, task, options) {
         Ok(()) => End::new("finished", None, true),
@@ -199,13 +217,18 @@ impl Life {
 
     fn next(&mut self, deadline: Instant) -> Result<Next, End> {
         loop {
-            let happening = match self.machine.happened.recv_deadline(deadline) {
+            let happened = match self.paused {
+                Some(_) => self.machine.happened.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                None => self.machine.happened.recv_deadline(deadline + self.held),
+            };
+            let happening = match happened {
                 Ok(happening) => happening,
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Ok(Next::TimeIsUp),
             };
             match happening {
                 Happening::Said(said) => return Ok(Next::Said(said)),
                 Happening::Stop(reason) => return Err(End::new(&reason, None, true)),
+                Happening::Command(command, reply) => self.respond(command, &reply)?,
                 Happening::Trouble(Trouble::Abandoned) => return Err(End::new("abandoned", None, false)),
                 Happening::Trouble(Trouble::Corrupt(detail)) => {
                     let detail = format!("the tap's ring is damaged, the machine was stopped: {detail}");
@@ -234,6 +257,64 @@ impl Life {
         }
     }
 
+    /// The task's time: it stands still while the guest is held.
+    fn now(&self) -> Instant {
+        let now = self.paused.unwrap_or_else(Instant::now);
+        now.checked_sub(self.held).unwrap_or(now)
+    }
+
+    /// Does what the analyst asks, records it, and says what came of it.
+    fn respond(&mut self, command: Command, reply: &Sender<Answer>) -> Result<(), End> {
+        let done = self.carry_out(command);
+        if command != Command::Status {
+            let outcome = match &done {
+                Ok(_) => "done".to_owned(),
+                Err(error) => format!("failed: {error}"),
+            };
+            let (command, by) = (command.name().to_owned(), "analyst".to_owned());
+            self.machine.feeder.tell(Kind::VmResponse { command, outcome, by });
+        }
+        let broken = matches!(&done, Err(error) if !matches!(error, QmpError::Refused { .. }));
+        let answer = done.map_err(|error| error.to_string());
+        let why = answer.as_ref().err().cloned().unwrap_or_default();
+        // Whoever asked may have hung up.
+        let _ = reply.try_send(answer);
+        match command {
+            _ if broken => Err(self.crashed(&why)),
+            Command::Stop => Err(End::new("stopped", None, true)),
+            Command::Discard => Err(End::new(DISCARDED, None, true)),
+            _ => Ok(()),
+        }
+    }
+
+    fn carry_out(&mut self, command: Command) -> Result<String, QmpError> {
+        let Some(qmp) = &mut self.qmp else { return Ok("the micro-VM is ending".to_owned()) };
+        match command {
+            Command::Status => Ok(if self.paused.is_some() { "paused" } else { "running" }.to_owned()),
+            Command::Pause => {
+                qmp.stop()?;
+                self.paused.get_or_insert_with(Instant::now);
+                Ok("paused".to_owned())
+            }
+            Command::Resume => {
+                self.resume()?;
+                Ok("running".to_owned())
+            }
+            Command::Stop => Ok("the session is being ended".to_owned()),
+            Command::Discard => Ok("the micro-VM is being discarded".to_owned()),
+            Command::Registers => qmp.registers(),
+        }
+    }
+
+    fn resume(&mut self) -> Result<(), QmpError> {
+        if let (Some(since), Some(qmp)) = (self.paused, &mut self.qmp) {
+            qmp.cont()?;
+            self.held += since.elapsed();
+            self.paused = None;
+        }
+        Ok(())
+    }
+
     fn fault(&mut self, what: String) {
         if self.machine.report.faults.len() < 64 {
             self.machine.report.faults.push(what);
@@ -242,7 +323,7 @@ impl Life {
 
     /// Waits for the launcher; says when it was ready.
     fn ready(&mut self, limit: Duration) -> Result<u64, End> {
-        let deadline = Instant::now() + limit;
+        let deadline = self.now() + limit;
         loop {
             match self.next(deadline)? {
                 Next::Said(Said::Ready) => return Ok(self.machine.feeder.now_ns()),
@@ -287,7 +368,7 @@ impl Life {
     }
 
     fn outcome(&mut self, limit: Duration) -> Result<Outcome, End> {
-        let deadline = Instant::now() + limit;
+        let deadline = self.now() + limit;
         let restarted = || Some(GuestText::from("the guest was restarted while the task ran"));
         loop {
             match self.next(deadline)? {
@@ -311,7 +392,7 @@ impl Life {
         let said = port.write_all(line.as_bytes()).and_then(|()| port.write_all(content));
         said.map_err(|error| {
             // If QEMU is gone, its hanging up is in the queue and tells more.
-            let early = self.next(Instant::now() + Duration::from_millis(500)).err();
+            let early = self.next(self.now() + Duration::from_millis(500)).err();
             early.unwrap_or_else(|| {
                 End::new("killed", Some(format!("the guest does not take what it is sent: {error}")), true)
             })
@@ -319,7 +400,7 @@ impl Life {
     }
 
     fn linger(&mut self, time: Duration) -> Result<(), End> {
-        let deadline = Instant::now() + time;
+        let deadline = self.now() + time;
         while self.next(deadline)? != Next::TimeIsUp {}
         Ok(())
     }
@@ -328,7 +409,7 @@ impl Life {
     fn reboot(&mut self, limit: Duration) -> Result<(), End> {
         self.reset_by_us = true;
         self.say(&json!({ "reboot": true }), &[])?;
-        let deadline = Instant::now() + DOWN;
+        let deadline = self.now() + DOWN;
         let mut pressed = false;
         loop {
             match self.next(if pressed { deadline + DOWN } else { deadline })? {
@@ -362,7 +443,7 @@ impl Life {
             let _ = self.say(&json!({ "poweroff": true }), &[]);
         }
         let up = self.machine.report.ready_ns.is_some();
-        let deadline = Instant::now() + if up { DOWN } else { Duration::from_secs(2) };
+        let deadline = self.now() + if up { DOWN } else { Duration::from_secs(2) };
         while matches!(self.next(deadline), Ok(Next::Said(_) | Next::Reset)) {}
         if self.machine.process.status().is_none() && !self.guest_went {
             return self.quit();
@@ -377,7 +458,11 @@ impl Life {
 
     fn finish(mut self, end: End, options: &Options) -> MachineReport {
         let mut end = end;
-        let mut orderly = end.asked && if self.saved { self.quit() } else { self.ask_to_go() };
+        if end.asked && end.reason != DISCARDED && self.resume().is_err() {
+            self.fault("the held guest could not be let go on".to_owned());
+        }
+        let mut orderly =
+            end.asked && if self.saved || end.reason == DISCARDED { self.quit() } else { self.ask_to_go() };
         if end.asked && !orderly {
             self.fault("QEMU did not end when asked to, or not well".to_owned());
         }
@@ -389,6 +474,7 @@ impl Life {
         let crashed = end.reason == "crashed" || (end.asked && !orderly) || (end.reason == "guest_shutdown" && !went);
         self.port = None;
         self.qmp = None;
+        self._control = None;
         let Machine {
             process,
             disks,

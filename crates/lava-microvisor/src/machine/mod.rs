@@ -13,6 +13,7 @@
 //! Limits: the guest's memory lies in the runtime folder until the end; if the supervisor is killed the folder stays
 //! behind (QEMU does not).
 
+pub mod control;
 mod life;
 mod port;
 mod setup;
