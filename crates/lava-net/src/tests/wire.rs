@@ -10,7 +10,7 @@ use lava_event::{Action, Event, Kind, Outlet, Produced, Source};
 use smoltcp::wire::DhcpMessageType;
 
 use super::{GATEWAY, GUEST, WORLD, arp, dhcp, emit, query, route, syn};
-use crate::{NetConfig, NetServer};
+use crate::{Mode, NetConfig, NetServer};
 
 #[derive(Default)]
 struct Log(Mutex<Vec<Event>>);
@@ -53,7 +53,7 @@ fn wireshark_agrees() {
     let directory = tempfile::tempdir().unwrap();
     let (socket, capture) = (directory.path().join("net.sock"), directory.path().join("traffic.pcapng"));
     let log = Arc::new(Log::default());
-    let config = NetConfig { socket: socket.clone(), capture: capture.clone(), mac_of_guest: None };
+    let config = NetConfig { socket: socket.clone(), capture: capture.clone(), mac_of_guest: None, mode: Mode::Refuse };
     let server = NetServer::start(config, log.clone()).unwrap();
 
     // A stream that is not QEMU's is closed; the next one is served.
