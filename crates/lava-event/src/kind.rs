@@ -728,6 +728,22 @@ pub enum Kind {
         /// Who asked: `analyst`.
         by: String,
     },
+    /// The guest asked for a name and our simulated network answered.
+    #[serde(rename = "net.dns")]
+    NetDns {
+        /// Transport protocol.
+        protocol: Protocol,
+        /// The guest's end.
+        origin: NetEndpoint,
+        /// The name, labels joined by dots, in lower case and without the last dot; at most 254 bytes.
+        question: GuestText,
+        /// Type of the record asked for (IANA's number: 1 is A, 28 is AAAA).
+        qtype: u16,
+        /// The made-up addresses that the guest was told; empty: the name exists and has no such record.
+        addresses: Vec<IpAddr>,
+        /// Number of the query's frame in traffic.pcapng, from 1.
+        frame: u64,
+    },
 }
 
 impl Kind {
@@ -825,4 +841,5 @@ names! {
     VmGap = "vm.gap",
     VmEnded = "vm.ended",
     VmResponse = "vm.response",
+    NetDns = "net.dns",
 }

@@ -166,6 +166,10 @@ impl Kind {
             Self::NetFlow { destination, answer, frame, .. } => {
                 format!("flow to {destination} {answer}, frame {frame}")
             }
+            Self::NetDns { question, qtype, addresses, .. } => match addresses.first() {
+                Some(address) => format!("asks for {question}, was told {address}"),
+                None => format!("asks for {question} (record type {qtype}), was told there is none"),
+            },
             Self::NetLease { address, .. } => format!("got address {address}"),
             Self::KernelModuleLoad { name, path, .. } => {
                 format!(

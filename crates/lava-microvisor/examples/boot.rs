@@ -34,6 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         vcpus: 2,
         tap: std::env::var_os("LAVA_TAP").map(PathBuf::from),
         launcher: LAUNCHER.into(),
+        net: lava_microvisor::NetMode::Refuse,
         api_trace: false,
         asks: Vec::new(),
         session_dir,

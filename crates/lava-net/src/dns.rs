@@ -1,6 +1,11 @@
-//! Answers every DNS query with REFUSED (RFC 1035 section 4.1.1, RCODE 5), so that resolvers give up at once.
+//! Answers DNS queries: with REFUSED (RFC 1035 section 4.1.1, RCODE 5), so that resolvers give up at once, or, in a
+//! simulated network, every name's A record with a made-up address.
 //!
-//! Limits: the question is repeated only if there is exactly one and it is well-formed, as glibc wants it.
+//! Limits: the question is repeated only if there is exactly one and it is well-formed, as glibc wants it. Only class IN and
+//! opcode QUERY get an answer other than REFUSED; no EDNS; [`CAPACITY`] names, what comes behind them is refused.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
 
 const HEADER: usize = 12;
 const REFUSED: u8 = 5;
@@ -9,6 +14,88 @@ const RESPONSE: u8 = 0x80;
 const KEPT: u8 = 0x79;
 /// Longest name, bytes (RFC 1035 section 2.3.4).
 const LONGEST_NAME: usize = 255;
+
+const RECURSION_AVAILABLE: u8 = 0x80;
+const A: u16 = 1;
+const IN: u16 = 1;
+/// Seconds that a name may be remembered by the guest.
+const TTL: u32 = 300;
+/// Names that are given an address in one session: with at most 254 bytes each they take some 8 MiB.
+pub const CAPACITY: usize = 16_384;
+/// The addresses are in 198.18.0.0/15, kept for tests of networks and routed nowhere (RFC 2544, RFC 6890).
+const POOL: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
+
+/// What was asked, and what the guest is told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Asked {
+    /// Labels joined by dots, lower case.
+    pub name: Vec<u8>,
+    /// The record's type.
+    pub qtype: u16,
+    /// The address of the answer, for an A record.
+    pub address: Option<Ipv4Addr>,
+}
+
+/// The names of a session and their addresses: a name keeps its address, and no address has two names.
+#[derive(Default, Debug)]
+pub struct Names(HashMap<Vec<u8>, Ipv4Addr>);
+
+impl Names {
+    /// The answer to a query that can be answered; `None`: refuse it.
+    pub fn answer(&mut self, query: &[u8]) -> Option<(Vec<u8>, Asked)> {
+        let header = query.get(..HEADER)?;
+        // A query with opcode 0, not truncated, with one question.
+        if header[2] & !1 != 0 || header[4..6] != [0, 1] {
+            return None;
+        }
+        let question = question(&query[HEADER..])?;
+        let (name, fixed) = question.split_at_checked(question.len().checked_sub(4)?)?;
+        let (qtype, class) = (u16::from_be_bytes([fixed[0], fixed[1]]), u16::from_be_bytes([fixed[2], fixed[3]]));
+        if class != IN {
+            return None;
+        }
+        let name = dotted(name);
+        let address = if qtype == A { Some(self.address(&name)?) } else { None };
+        let mut answer = vec![header[0], header[1], RESPONSE | header[2] & KEPT, RECURSION_AVAILABLE];
+        answer.extend([0, 1, 0, u8::from(address.is_some()), 0, 0, 0, 0]);
+        answer.extend(question);
+        if let Some(address) = address {
+            answer.extend([0xc0, 12]); // The name, which stands behind the header (section 4.1.4).
+            answer.extend([A.to_be_bytes(), IN.to_be_bytes()].concat());
+            answer.extend(TTL.to_be_bytes());
+            answer.extend([0, 4]);
+            answer.extend(address.octets());
+        }
+        Some((answer, Asked { name, qtype, address }))
+    }
+
+    fn address(&mut self, name: &[u8]) -> Option<Ipv4Addr> {
+        if let Some(address) = self.0.get(name) {
+            return Some(*address);
+        }
+        if self.0.len() >= CAPACITY {
+            return None;
+        }
+        let number = u32::try_from(self.0.len()).ok()? + 1;
+        let address = Ipv4Addr::from_bits(POOL.to_bits() + number);
+        self.0.insert(name.to_vec(), address);
+        Some(address)
+    }
+}
+
+/// A well-formed name as it is written: for people, and as a key.
+fn dotted(mut labels: &[u8]) -> Vec<u8> {
+    let mut name = Vec::new();
+    while let Some((&length @ 1.., rest)) = labels.split_first() {
+        let (label, rest) = rest.split_at(usize::from(length).min(rest.len()));
+        if !name.is_empty() {
+            name.push(b'.');
+        }
+        name.extend(label.to_ascii_lowercase());
+        labels = rest;
+    }
+    name
+}
 
 /// The answer to a datagram on port 53; `None` if it is no query.
 pub fn refuse(query: &[u8]) -> Option<Vec<u8>> {

@@ -2,8 +2,9 @@
 //!
 //! QEMU connects with `-netdev stream,id=n0,server=off,addr.type=unix,addr.path=S,reconnect-ms=500`; each frame has its
 //! length in front, 4 bytes, big-endian. A [`NetServer`] plays every host the guest can see on the virtual LAN
-//! 10.77.0.0/24 and beyond it. It answers ARP, leases the guest its address, refuses names and connections quickly (so
-//! that a task shows where it wants to go instead of hanging), and records every frame in `traffic.pcapng`.
+//! 10.77.0.0/24 and beyond it. It answers ARP, leases the guest its address, refuses connections and (unless
+//! [`Mode::Simulated`]) names quickly, so that a task shows where it wants to go instead of hanging, and records every
+//! frame in `traffic.pcapng`.
 //!
 //! *Invariant*: nothing gets out. The crate opens one Unix socket to listen on, and no socket of any host network, ever:
 //! no packet of the guest reaches a host, a container or the Internet through it.
@@ -53,6 +54,18 @@ pub struct NetConfig {
     pub capture: PathBuf,
     /// The guest's MAC address. If given, frames from any other are recorded and reported, but not answered.
     pub mac_of_guest: Option<[u8; 6]>,
+    /// What the guest is answered.
+    pub mode: Mode,
+}
+
+/// What the guest is answered when it asks for a name. Connections are refused in both.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Mode {
+    /// There is no such thing: REFUSED.
+    #[default]
+    Refuse,
+    /// Every name has an address, made up and the same for the whole session (`net.dns`).
+    Simulated,
 }
 
 /// What the network saw, once it has ended.

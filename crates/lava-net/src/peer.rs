@@ -4,7 +4,7 @@
 //! |---|---|
 //! | ARP request for an address of the LAN that is not its own | yes, each address has its MAC |
 //! | DHCP DISCOVER, REQUEST | OFFER, ACK or NAK |
-//! | DNS query, to anybody | REFUSED |
+//! | DNS query, to anybody | REFUSED; in a simulated network an address for every name |
 //! | TCP to anybody | RST |
 //! | other UDP to anybody | ICMP port unreachable |
 //! | ping to the gateway | echo reply |
@@ -24,7 +24,7 @@ use smoltcp::wire::{
 use crate::dhcp::{self, Lease};
 use crate::emit::{self, Route};
 use crate::flow::{Flow, Flows, Step};
-use crate::{dns, lan};
+use crate::{Mode, dns, lan};
 
 const DNS: u16 = 53;
 
@@ -57,6 +57,8 @@ pub struct Handled {
     pub flow: Option<(Flow, Verdict)>,
     /// The lease, if it was granted.
     pub lease: Option<Lease>,
+    /// The name that was asked for and answered, by whom.
+    pub name: Option<(NetEndpoint, dns::Asked)>,
     /// The frame to send.
     pub answer: Option<Vec<u8>>,
 }
@@ -69,11 +71,20 @@ struct Outcome {
     verdict: Verdict,
     answer: Option<Vec<u8>>,
     lease: Option<Lease>,
+    name: Option<dns::Asked>,
 }
 
 impl Outcome {
     fn dropped(protocol: Protocol, ports: (u16, u16)) -> Self {
-        Self { protocol, ports, step: Step::default(), verdict: Verdict::Dropped, answer: None, lease: None }
+        Self {
+            protocol,
+            ports,
+            step: Step::default(),
+            verdict: Verdict::Dropped,
+            answer: None,
+            lease: None,
+            name: None,
+        }
     }
 
     fn with(self, verdict: Verdict, answer: Vec<u8>) -> Self {
@@ -100,12 +111,15 @@ struct Ipv4<'a> {
 pub struct Peer {
     guest: Option<EthernetAddress>,
     flows: Flows,
+    /// The names that a simulated network gave addresses to; `None`: names are refused.
+    names: Option<dns::Names>,
 }
 
 impl Peer {
     /// `guest`: the only MAC address that is answered, if it is known.
-    pub fn new(guest: Option<[u8; 6]>) -> Self {
-        Self { guest: guest.map(EthernetAddress), flows: Flows::default() }
+    pub fn new(guest: Option<[u8; 6]>, mode: Mode) -> Self {
+        let names = (mode == Mode::Simulated).then(dns::Names::default);
+        Self { guest: guest.map(EthernetAddress), flows: Flows::default(), names }
     }
 
     /// Takes a frame of the guest.
@@ -138,7 +152,7 @@ impl Peer {
         };
         let outcome = match packet.next_header() {
             IpProtocol::Tcp => tcp(&ip),
-            IpProtocol::Udp => udp(&ip, known && whole, frame.dst_addr()),
+            IpProtocol::Udp => udp(&ip, known && whole, frame.dst_addr(), self.names.as_mut()),
             IpProtocol::Icmp => icmp(&ip),
             _ => Outcome::dropped(Protocol::Other, (0, 0)),
         };
@@ -170,7 +184,9 @@ impl Peer {
         let destination = NetEndpoint { address: destination, port: outcome.ports.1 };
         let flow = (outcome.protocol, origin, destination);
         let fresh = self.flows.see(flow, outcome.step);
-        Handled { flow: fresh.then_some((flow, outcome.verdict)), lease: outcome.lease, answer: outcome.answer }
+        let name = outcome.name.map(|asked| (origin, asked));
+        let flow = fresh.then_some((flow, outcome.verdict));
+        Handled { flow, lease: outcome.lease, name, answer: outcome.answer }
     }
 }
 
@@ -211,7 +227,7 @@ fn tcp(ip: &Ipv4<'_>) -> Outcome {
 }
 
 /// `whole`: the IPv4 packet is, whoever it is addressed to (a DHCP client has no address yet).
-fn udp(ip: &Ipv4<'_>, whole: bool, to_mac: EthernetAddress) -> Outcome {
+fn udp(ip: &Ipv4<'_>, whole: bool, to_mac: EthernetAddress, names: Option<&mut dns::Names>) -> Outcome {
     let ports = if ip.first { ports(ip.payload) } else { (0, 0) };
     let outcome = Outcome::dropped(Protocol::Udp, ports);
     let Ok(datagram) = UdpPacket::new_checked(ip.payload) else { return outcome };
@@ -228,6 +244,10 @@ fn udp(ip: &Ipv4<'_>, whole: bool, to_mac: EthernetAddress) -> Outcome {
         return outcome;
     }
     if ports.1 == DNS {
+        if let Some((reply, asked)) = names.and_then(|names| names.answer(datagram.payload())) {
+            let answer = emit::udp(ip.route, DNS, ports.0, &reply);
+            return Outcome { name: Some(asked), ..outcome.with(Verdict::Answered, answer) };
+        }
         return match dns::refuse(datagram.payload()) {
             Some(reply) => outcome.with(Verdict::Refused, emit::udp(ip.route, DNS, ports.0, &reply)),
             None => outcome,

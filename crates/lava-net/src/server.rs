@@ -11,7 +11,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use lava_event::{Action, Event, GapCause, Kind, Outlet, Source};
+use lava_event::{Action, Event, GapCause, Kind, Outlet, Protocol, Source};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::capture::{Capture, Direction};
@@ -48,7 +48,7 @@ struct Recorder {
 
 impl Server {
     pub fn new(config: NetConfig, outlet: Arc<dyn Outlet>, stop: UnixStream) -> Result<Self, NetError> {
-        let NetConfig { socket, capture: path, mac_of_guest } = config;
+        let NetConfig { socket, capture: path, mac_of_guest, mode } = config;
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let start = u64::try_from(unix.as_nanos()).unwrap_or(0).saturating_sub(outlet.now_ns());
         let capture = Capture::create(&path, start).map_err(|source| NetError::Capture { path, source })?;
@@ -56,7 +56,7 @@ impl Server {
             .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
             .map_err(|source| NetError::Socket { path: socket, source })?;
         let recorder = Recorder { capture, outlet, fault: None, flushed: Instant::now() };
-        Ok(Self { listener, stop, peer: Peer::new(mac_of_guest), recorder })
+        Ok(Self { listener, stop, peer: Peer::new(mac_of_guest, mode), recorder })
     }
 
     pub fn run(mut self) -> NetSummary {
@@ -160,7 +160,7 @@ impl Recorder {
 
     /// Sends the events, and lets the answer through if all of them were admitted.
     fn report(&mut self, handled: Handled, frame: u64) -> Option<Vec<u8>> {
-        let Handled { flow, lease, answer } = handled;
+        let Handled { flow, lease, name, answer } = handled;
         let flow = flow.map(|((protocol, origin, destination), verdict)| Kind::NetFlow {
             protocol,
             origin,
@@ -173,10 +173,18 @@ impl Recorder {
             host_name: lease.host_name.map(Into::into),
             frame,
         });
-        if flow.is_some() || lease.is_some() {
+        let name = name.map(|(origin, asked)| Kind::NetDns {
+            protocol: Protocol::Udp,
+            origin,
+            question: asked.name.into(),
+            qtype: asked.qtype,
+            addresses: asked.address.into_iter().map(Into::into).collect(),
+            frame,
+        });
+        if flow.is_some() || lease.is_some() || name.is_some() {
             self.flush(); // The frame an event names is in the file before the event leaves.
         }
-        for kind in [flow, lease].into_iter().flatten() {
+        for kind in [flow, lease, name].into_iter().flatten() {
             if self.fault.is_some() || self.admit(kind) == Action::Deny {
                 return None;
             }

@@ -13,6 +13,7 @@ use smoltcp::wire::{
     TcpPacket, TcpRepr, TcpSeqNumber, UdpPacket,
 };
 
+use crate::Mode;
 use crate::capture::{Capture, Direction, Sink};
 use crate::emit::{self, Route};
 use crate::flow::{CAPACITY, Flows, Step};
@@ -124,7 +125,7 @@ fn verdict(handled: &Handled) -> Option<Verdict> {
 
 #[test]
 fn arp_is_answered_for_everybody_but_the_guest() {
-    let mut peer = Peer::new(None);
+    let mut peer = Peer::new(None, Mode::Refuse);
     for last in 0..=255 {
         let target = Ipv4Addr::new(10, 77, 0, last);
         let answer = peer.handle(&arp(target)).answer;
@@ -138,12 +139,15 @@ fn arp_is_answered_for_everybody_but_the_guest() {
         assert_eq!((source_hardware_addr.0, source_protocol_addr), (lan::mac_of(target), target));
     }
     assert!(peer.handle(&arp(WORLD)).answer.is_none());
-    assert!(Peer::new(Some([2, 0, 0, 0, 0, 9])).handle(&arp(GATEWAY)).answer.is_none(), "another MAC address");
+    assert!(
+        Peer::new(Some([2, 0, 0, 0, 0, 9]), Mode::Refuse).handle(&arp(GATEWAY)).answer.is_none(),
+        "another MAC address"
+    );
 }
 
 #[test]
 fn dhcp_leases_the_one_address() {
-    let mut peer = Peer::new(None);
+    let mut peer = Peer::new(None, Mode::Refuse);
     let cases = [
         (DhcpMessageType::Discover, None, Some(DhcpMessageType::Offer)),
         (DhcpMessageType::Request, Some(GUEST), Some(DhcpMessageType::Ack)),
@@ -176,7 +180,7 @@ fn dhcp_leases_the_one_address() {
 #[test]
 fn syn_is_reset_with_its_numbers() {
     for to in [WORLD, GATEWAY, Ipv4Addr::new(10, 77, 0, 99)] {
-        let answer = Peer::new(None).handle(&syn(to, 443, -1)).answer.unwrap();
+        let answer = Peer::new(None, Mode::Refuse).handle(&syn(to, 443, -1)).answer.unwrap();
         let packet = Ipv4Packet::new_checked(&answer[IP]).unwrap();
         assert_eq!((packet.src_addr(), packet.dst_addr()), (to, GUEST));
         let reset = TcpPacket::new_checked(packet.payload()).unwrap();
@@ -188,7 +192,7 @@ fn syn_is_reset_with_its_numbers() {
 
 #[test]
 fn udp_is_unreachable_and_dns_refused() {
-    let mut peer = Peer::new(None);
+    let mut peer = Peer::new(None, Mode::Refuse);
     let asked = emit::udp(route(WORLD), 40_000, 4444, b"beacon");
     let handled = peer.handle(&asked);
     assert_eq!(verdict(&handled), Some(Verdict::Refused));
@@ -206,6 +210,46 @@ fn udp_is_unreachable_and_dns_refused() {
     assert!(reply.payload().ends_with(b"\x04evil\x07example\0\0\x01\0\x01"));
 }
 
+fn question(name: &[u8], qtype: u8) -> Vec<u8> {
+    let mut message = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0".to_vec();
+    for label in name.split(|byte| *byte == b'.') {
+        message.push(u8::try_from(label.len()).unwrap());
+        message.extend(label);
+    }
+    message.extend([0, 0, qtype, 0, 1]);
+    emit::udp(route(GATEWAY), 40_001, 53, &message)
+}
+
+#[test]
+fn a_simulated_network_gives_every_name_one_address() {
+    let mut peer = Peer::new(None, Mode::Simulated);
+    let mut ask = |name: &[u8], qtype| {
+        let handled = peer.handle(&question(name, qtype));
+        let bytes = handled.answer.unwrap();
+        let packet = Ipv4Packet::new_checked(&bytes[IP]).unwrap();
+        let reply = UdpPacket::new_checked(packet.payload()).unwrap().payload().to_vec();
+        (handled.name.map(|(_, asked)| (asked.name, asked.address)), reply)
+    };
+    let (first, reply) = ask(b"Evil.example", 1);
+    let (name, address) = first.unwrap();
+    let address = address.unwrap();
+    assert_eq!(name, b"evil.example");
+    assert!(!lan::is_local(address));
+    assert_eq!(&reply[..8], b"\x12\x34\x81\x80\0\x01\0\x01");
+    assert!(reply.ends_with(&address.octets()));
+    assert_eq!(ask(b"evil.EXAMPLE", 1).0.unwrap().1, Some(address), "it keeps its address");
+    assert_ne!(ask(b"other.example", 1).0.unwrap().1, Some(address));
+    let (aaaa, reply) = ask(b"evil.example", 28);
+    assert_eq!(aaaa.unwrap().1, None);
+    assert_eq!(&reply[..8], b"\x12\x34\x81\x80\0\x01\0\0", "no error and no record");
+    for number in 0..crate::dns::CAPACITY - 2 {
+        assert!(ask(format!("n{number}").as_bytes(), 1).0.is_some());
+    }
+    let (beyond, reply) = ask(b"beyond.example", 1);
+    assert_eq!((beyond, reply[3]), (None, 5), "bounded");
+    assert_eq!(ask(b"evil.example", 1).0.unwrap().1, Some(address));
+}
+
 #[test]
 fn what_is_damaged_spoofed_or_multicast_gets_no_answer() {
     let damaged = |at: usize, to: u8| {
@@ -215,16 +259,16 @@ fn what_is_damaged_spoofed_or_multicast_gets_no_answer() {
     };
     // Fragment flag, IPv4 checksum, TCP checksum, destination MAC address, sender's address.
     for frame in [damaged(20, 0x20), damaged(24, 1), damaged(50, 1), damaged(5, 1), damaged(29, 1)] {
-        assert!(Peer::new(None).handle(&frame).answer.is_none());
+        assert!(Peer::new(None, Mode::Refuse).handle(&frame).answer.is_none());
     }
     let multicast = emit::udp(route(Ipv4Addr::new(224, 0, 0, 251)), 5353, 5353, b"?");
-    let handled = Peer::new(None).handle(&multicast);
+    let handled = Peer::new(None, Mode::Refuse).handle(&multicast);
     assert_eq!((verdict(&handled), handled.answer), (Some(Verdict::Dropped), None));
 }
 
 #[test]
 fn a_flow_is_reported_once_and_again_when_it_is_reopened() {
-    let mut peer = Peer::new(None);
+    let mut peer = Peer::new(None, Mode::Refuse);
     let datagram = emit::udp(route(WORLD), 1, 2, b"");
     assert_eq!(peer.handle(&datagram).flow.unwrap().0.0, Protocol::Udp);
     assert!(peer.handle(&datagram).flow.is_none());
@@ -316,7 +360,7 @@ proptest! {
         if let Some(cut) = cut {
             frame.truncate(cut.index(frame.len() + 1));
         }
-        if let Some(answer) = Peer::new(None).handle(&frame).answer {
+        if let Some(answer) = Peer::new(None, Mode::Refuse).handle(&frame).answer {
             let sent = EthernetFrame::new_checked(&frame[..]).unwrap();
             let reply = EthernetFrame::new_checked(&answer[..]).unwrap();
             let from = reply.src_addr().0;

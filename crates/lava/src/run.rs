@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use lava_analysis::Analysis;
 use lava_event::{Action, Finding, Produced, SessionId, Verdict};
 use lava_evidence::{ImageFacts, Manifest, Outcome, PolicyFacts, SessionWriter, State, TaskFacts};
-use lava_microvisor::{Handle, Item, Items, MachineReport, MachineSpec, Options, Profile, Session, Task};
+use lava_microvisor::{Handle, Item, Items, MachineReport, MachineSpec, NetMode, Options, Profile, Session, Task};
 use lava_policy::Policy;
 
 use crate::prepare::{self, Guest, TaskFile};
@@ -65,12 +65,22 @@ pub struct Run {
     /// Tell more than the semantic events: `api` tells every system call.
     #[arg(long, value_enum, value_name = "WHAT")]
     trace: Option<Trace>,
+    /// What the guest's network answers: `simulated` gives every name an address; connections are refused in both.
+    #[arg(long, value_enum, value_name = "MODE", default_value_t = Net::Refused)]
+    net: Net,
     /// Where the session's folder is made.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// What is printed: the growing trace, or every event as JSON.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
+}
+
+/// What the guest's network answers.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Net {
+    Refused,
+    Simulated,
 }
 
 impl Run {
@@ -159,6 +169,10 @@ impl Run {
             vcpus: VCPUS,
             tap: Some(tap),
             launcher: lava_microvisor::machine::LAUNCHER.to_owned(),
+            net: match self.net {
+                Net::Refused => NetMode::Refuse,
+                Net::Simulated => NetMode::Simulated,
+            },
             api_trace: self.trace == Some(Trace::Api),
             asks: Vec::new(),
             session_dir: dir.to_path_buf(),

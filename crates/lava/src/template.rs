@@ -145,6 +145,7 @@ fn build(
         vcpus: parts.vcpus,
         tap: Some(tap),
         launcher: lava_microvisor::machine::LAUNCHER.to_owned(),
+        net: lava_microvisor::NetMode::Refuse,
         api_trace: false,
         asks: Vec::new(),
         session_dir: draft.to_path_buf(),

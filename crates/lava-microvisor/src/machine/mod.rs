@@ -57,6 +57,8 @@ pub struct MachineSpec {
     pub tap: Option<PathBuf>,
     /// Path of the launcher in the guest: [`LAUNCHER`].
     pub launcher: String,
+    /// What the guest is answered on its network.
+    pub net: lava_net::Mode,
     /// Whether every system call is told.
     pub api_trace: bool,
     /// Kinds of events that the tap holds until [`super::Item::Ask`] is answered; those of disk and kernel memory always are.

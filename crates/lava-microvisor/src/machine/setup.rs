@@ -134,7 +134,7 @@ pub(super) fn set_up(
     }
     let capture = spec.session_dir.join("traffic.pcapng");
     let mac = if clone.is_some() { fresh_mac() } else { MAC };
-    let net = NetConfig { socket: runtime.at("net"), capture, mac_of_guest: Some(mac) };
+    let net = NetConfig { socket: runtime.at("net"), capture, mac_of_guest: Some(mac), mode: spec.net };
     let net = NetServer::start(net, outlet)?;
     runtime.give(&runtime.at("net"))?;
 

@@ -306,7 +306,10 @@ impl<'a> Merger<'a> {
 /// True for what the tap may say. QEMU taken over by its guest must not forge what the other seams see.
 fn of_tap(event: &Event) -> bool {
     let vm = event.kind.name().starts_with("vm.");
-    let device = matches!(event.kind, Kind::DiskWrite { .. } | Kind::NetFlow { .. } | Kind::NetLease { .. });
+    let device = matches!(
+        event.kind,
+        Kind::DiskWrite { .. } | Kind::NetFlow { .. } | Kind::NetLease { .. } | Kind::NetDns { .. }
+    );
     let own = matches!(event.kind, Kind::VmIntrospection { .. } | Kind::VmGap { at: Source::Tap, .. });
     event.source == Source::Tap && !device && (!vm || own)
 }

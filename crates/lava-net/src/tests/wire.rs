@@ -10,7 +10,7 @@ use lava_event::{Action, Event, Kind, Outlet, Produced, Source};
 use smoltcp::wire::DhcpMessageType;
 
 use super::{GATEWAY, GUEST, WORLD, arp, dhcp, emit, query, route, syn};
-use crate::{NetConfig, NetServer};
+use crate::{Mode, NetConfig, NetServer};
 
 #[derive(Default)]
 struct Log(Mutex<Vec<Event>>);
@@ -53,7 +53,8 @@ fn wireshark_agrees() {
     let directory = tempfile::tempdir().unwrap();
     let (socket, capture) = (directory.path().join("net.sock"), directory.path().join("traffic.pcapng"));
     let log = Arc::new(Log::default());
-    let config = NetConfig { socket: socket.clone(), capture: capture.clone(), mac_of_guest: None };
+    let config =
+        NetConfig { socket: socket.clone(), capture: capture.clone(), mac_of_guest: None, mode: Mode::Simulated };
     let server = NetServer::start(config, log.clone()).unwrap();
 
     // A stream that is not QEMU's is closed; the next one is served.
@@ -92,10 +93,19 @@ fn wireshark_agrees() {
         .map(|event| match &event.kind {
             Kind::NetFlow { answer, frame, .. } => (answer.as_str(), *frame),
             Kind::NetLease { frame, .. } => ("lease", *frame),
+            Kind::NetDns { frame, .. } => ("dns", *frame),
             _ => panic!("{event:?}"),
         })
         .collect();
-    let expected = [("answered", 2), ("lease", 4), ("refused", 8), ("refused", 10), ("refused", 12), ("answered", 14)];
+    let expected = [
+        ("answered", 2),
+        ("lease", 4),
+        ("answered", 8),
+        ("dns", 8),
+        ("refused", 10),
+        ("refused", 12),
+        ("answered", 14),
+    ];
     assert_eq!(told, expected);
     assert!(events.iter().all(|event| event.source == Source::Net));
 
@@ -110,6 +120,9 @@ fn wireshark_agrees() {
     assert_eq!(judge("tshark", &[&checks[..], &["-Y", bad, "-r"]].concat(), &capture), "");
     let ways = judge("tshark", &["-T", "fields", "-e", "frame.packet_flags_direction", "-r"], &capture);
     assert_eq!(ways.lines().filter(|way| way.ends_with('1')).count(), 8, "{ways}");
+
+    let names = judge("tshark", &["-T", "fields", "-e", "dns.resp.name", "-e", "dns.a", "-Y", "dns.a", "-r"], &capture);
+    assert_eq!(names.trim(), "evil.example\t198.18.0.1");
 
     let told = judge("capinfos", &["-M"], &capture);
     for needle in ["lava0", "nanoseconds", concat!("LAVA ", env!("CARGO_PKG_VERSION"))] {
