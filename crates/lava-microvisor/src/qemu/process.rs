@@ -11,7 +11,7 @@
 //!
 //! No two sessions that run at the same time share a user: each holds the lock of a file of its user's number.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -53,10 +53,10 @@ fn take_user(folder: &Path) -> Result<User, QemuError> {
     for id in USERS {
         let path = folder.join(id.to_string());
         let lock = File::options().create(true).append(true).open(&path).map_err(|source| failed(&path, source))?;
-        match lock.try_lock() {
+        match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(User { id, _lock: lock }),
-            Err(TryLockError::WouldBlock) => {}
-            Err(TryLockError::Error(source)) => return Err(failed(&path, source)),
+            Err(rustix::io::Errno::WOULDBLOCK) => {}
+            Err(error) => return Err(failed(&path, error.into())),
         }
     }
     Err(failed(folder, io::Error::other("every user of the pool is taken: too many sessions at once")))
