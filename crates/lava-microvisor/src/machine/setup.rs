@@ -17,7 +17,7 @@ use lava_ring::Ring;
 use super::life::Happening;
 use super::{MachineError, MachineReport, MachineSpec};
 use crate::qemu::command::{Layout, Tap};
-use crate::qemu::process::{Inherited, Process, choose_user};
+use crate::qemu::process::{Inherited, Process, User, choose_user};
 use crate::qemu::{self};
 use crate::stream::{Feeder, Item, Merger, QUEUE, Summary, Trouble};
 
@@ -32,17 +32,19 @@ const SPARE_MIB: u64 = 64;
 pub(super) struct Runtime {
     path: PathBuf,
     user: Option<u32>,
+    /// Given back when QEMU and the folder are gone.
+    _lock: Option<User>,
 }
 
 impl Runtime {
-    fn create(path: &Path, user: Option<u32>) -> Result<Self, MachineError> {
+    fn create(path: &Path, lock: Option<User>) -> Result<Self, MachineError> {
         let made = fs::DirBuilder::new().mode(0o700).create(path);
         made.map_err(|source| MachineError::Io {
             what: "cannot create the runtime folder",
             path: path.into(),
             source,
         })?;
-        let runtime = Self { path: path.to_owned(), user };
+        let runtime = Self { path: path.to_owned(), user: lock.as_ref().map(|user| user.id), _lock: lock };
         runtime.give(path)?;
         Ok(runtime)
     }
@@ -98,8 +100,8 @@ pub(super) fn set_up(
         return Err(MachineError::Shape { vcpus, memory_mib });
     }
     let qemu = qemu::find()?;
-    let user = choose_user();
-    let runtime = Runtime::create(&spec.runtime_dir, user)?;
+    let runtime = Runtime::create(&spec.runtime_dir, choose_user()?)?;
+    let user = runtime.user;
     let (tap, rings, mut inherited) = prepare_tap(spec, &runtime)?;
     let clone = match &spec.template {
         Some(template) => {

@@ -9,16 +9,15 @@
 //! Files of ours that QEMU reads (tap, kernel) may lie where its user has no way to: it inherits them as descriptors and
 //! opens `/proc/self/fd/N`, which asks for the file's own permission only.
 //!
-//! Limits: two sessions whose supervisors' process ids are equal modulo the pool's size share a user.
+//! No two sessions that run at the same time share a user: each holds the lock of a file of its user's number.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -32,12 +31,35 @@ const CONSOLE_LIMIT: u64 = 16 << 20;
 const LOG_LIMIT: u64 = 1 << 20;
 const TAIL: usize = 2048;
 
-static SESSIONS: AtomicU32 = AtomicU32::new(0);
+/// Where the users' lock files lie; only root may write there.
+const LOCKS: &str = "/run/lava-users";
+
+/// The unprivileged user a QEMU runs as. It is ours alone as long as this lives; if we are killed, the kernel gives it back.
+pub(crate) struct User {
+    pub id: u32,
+    _lock: File,
+}
 
 /// The user QEMU is to run as: `None` is our own, if that is unprivileged already.
-pub(crate) fn choose_user() -> Option<u32> {
-    let serial = std::process::id().wrapping_add(SESSIONS.fetch_add(1, Ordering::Relaxed));
-    rustix::process::geteuid().is_root().then(|| USERS.start + serial % (USERS.end - USERS.start))
+pub(crate) fn choose_user() -> Result<Option<User>, QemuError> {
+    if rustix::process::geteuid().is_root() { take_user(Path::new(LOCKS)).map(Some) } else { Ok(None) }
+}
+
+/// The first user whose lock nobody holds. The files stay: to remove one could give two sessions a lock of the same name.
+fn take_user(folder: &Path) -> Result<User, QemuError> {
+    let failed = |path: &Path, source| QemuError::Io { what: "cannot lock", path: path.to_owned(), source };
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(|source| failed(folder, source))?;
+    for id in USERS {
+        let path = folder.join(id.to_string());
+        let lock = File::options().create(true).append(true).open(&path).map_err(|source| failed(&path, source))?;
+        match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(User { id, _lock: lock }),
+            Err(rustix::io::Errno::WOULDBLOCK) => {}
+            Err(error) => return Err(failed(&path, error.into())),
+        }
+    }
+    Err(failed(folder, io::Error::other("every user of the pool is taken: too many sessions at once")))
 }
 
 /// A file that QEMU inherits.
@@ -206,7 +228,8 @@ mod tests {
         let qemu = Qemu { path: "/bin/sh".into(), version: OLDEST };
         let arguments = ["-c".to_owned(), script.to_owned()];
         let (console, log) = (folder.path().join("console"), folder.path().join("log"));
-        (Process::spawn(&qemu, &arguments, choose_user(), &console, &log).expect("spawn"), folder)
+        let user = choose_user().expect("a user").map(|user| user.id);
+        (Process::spawn(&qemu, &arguments, user, &console, &log).expect("spawn"), folder)
     }
 
     #[test]
@@ -216,6 +239,20 @@ mod tests {
         assert_eq!(process.complaint(), "oops");
         let user = std::fs::read_to_string(folder.path().join("console")).expect("console");
         assert_ne!(user.trim(), "0");
+    }
+
+    #[test]
+    fn a_user_is_one_sessions_alone_until_it_is_given_back() {
+        let folder = tempfile::tempdir().expect("folder");
+        let take = || take_user(folder.path()).expect("a user");
+        let (first, second) = (take(), take());
+        assert_ne!(first.id, second.id);
+        let given_back = first.id;
+        drop(first);
+        assert_eq!(take().id, given_back);
+        let _all: Vec<User> = USERS.skip(1).map(|_| take()).collect();
+        assert!(take_user(folder.path()).is_err(), "the pool is used up");
+        drop(second);
     }
 
     #[test]
