@@ -81,7 +81,7 @@ enum Command {
         #[command(subcommand)]
         ask: ctl::Ask,
         /// Folder of sessions, if not the usual one.
-        #[arg(long, value_name = "DIR")]
+        #[arg(long, value_name = "DIR", global = true)]
         out: Option<PathBuf>,
     },
     /// List the recorded sessions.

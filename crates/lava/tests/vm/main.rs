@@ -3,6 +3,7 @@
 mod attack;
 mod benign;
 mod common;
+mod control;
 mod files;
 mod ground_truth;
 mod known_count;

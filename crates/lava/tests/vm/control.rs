@@ -1,0 +1,77 @@
+//! `lava ctl`: a running session answers to another terminal.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use lava_event::Kind;
+
+use crate::common::{lava, read, turn};
+
+/// Much longer than it takes on a busy machine.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Events recorded so far.
+fn recorded(out: &Path) -> usize {
+    let session = std::fs::read_dir(out).unwrap().next();
+    let log = session.and_then(|dir| std::fs::read_to_string(dir.ok()?.path().join("events.jsonl")).ok());
+    log.map_or(0, |log| log.lines().filter(|line| line.contains("/home/user/tick")).count())
+}
+
+/// Waits until it holds.
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < LIMIT, "{what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn ctl(out: &Path, command: &str) -> String {
+    let output = lava().args(["ctl", "latest", command, "--out"]).arg(out).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{command}: {told}{}", String::from_utf8_lossy(&output.stderr));
+    told
+}
+
+#[test]
+fn a_session_is_paused_looked_at_and_ended() {
+    let _turn = turn();
+    let (out, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let task = place.path().join("ticks.sh");
+    std::fs::write(&task, "#!/bin/sh\nwhile :; do echo x > /home/user/tick; sleep 0.1; done\n").unwrap();
+    let mut run = lava();
+    run.args(["run", "--timeout", "600", "--out"]).arg(out.path()).arg(&task);
+    let child = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+
+    until("the task ticks", || recorded(out.path()) > 3);
+    assert!(ctl(out.path(), "status").contains("running"));
+    assert!(ctl(out.path(), "pause").contains("paused"));
+    assert!(ctl(out.path(), "status").contains("paused"));
+    // What was on its way when the guest was held still comes in.
+    let mut before = recorded(out.path());
+    until("no more ticks", || std::mem::replace(&mut before, recorded(out.path())) == before);
+    assert!(ctl(out.path(), "registers").contains("RIP="));
+    assert_eq!(recorded(out.path()), before, "the guest is held");
+    ctl(out.path(), "resume");
+    until("it ticks again", || recorded(out.path()) > before);
+    ctl(out.path(), "pause");
+    // A guest that is held can be ended too.
+    ctl(out.path(), "stop");
+    let output = child.wait_with_output().unwrap();
+
+    let ran = read(&output, out);
+    assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
+    let commands: Vec<_> = ran
+        .events
+        .iter()
+        .filter_map(|event| match &event.kind {
+            Kind::VmResponse { command, outcome, .. } => Some((command.as_str(), outcome.as_str())),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(commands, ["pause", "registers", "resume", "pause", "stop"].map(|command| (command, "done")));
+    let end = ran.events.last().map(|event| &event.kind);
+    assert!(matches!(end, Some(Kind::VmEnded { reason, orderly: true, .. }) if reason == "stopped"), "{end:?}");
+    assert!(ran.session.verify_chain().unwrap().intact());
+}
