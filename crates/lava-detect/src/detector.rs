@@ -6,9 +6,11 @@ use lava_event::{Event, Finding, Kind};
 
 use crate::behaviour::{self, Behaviour, Context, Hit};
 use crate::memory::Memory;
+use crate::sigma::{RuleSet, Sigma};
 use crate::{Taint, attack};
 
-/// A session has at most this many findings; what a guest does to drown the analyst ends here.
+/// A session has at most this many findings of our own behaviours; what a guest does to drown the analyst ends here. Sigma
+/// rules have bounds of their own: [`crate::sigma::MAX_MATCHES`].
 pub const MAX_FINDINGS: usize = 1000;
 /// Events that a finding names.
 const MAX_EVENTS: usize = 64;
@@ -16,6 +18,7 @@ const MAX_EVENTS: usize = 64;
 /// All behaviours over one session.
 pub struct Detector {
     behaviours: Vec<Box<dyn Behaviour + Send>>,
+    sigma: Sigma,
     memory: Memory,
     said: BTreeSet<(&'static str, Vec<u8>)>,
 }
@@ -36,7 +39,18 @@ impl Detector {
     /// A detector for a new session.
     #[must_use]
     pub fn new() -> Self {
-        Self { behaviours: behaviour::all(), memory: Memory::default(), said: BTreeSet::new() }
+        Self::with_rules(RuleSet::new())
+    }
+
+    /// A detector for a new session that also matches the user's Sigma rules.
+    #[must_use]
+    pub fn with_rules(rules: RuleSet) -> Self {
+        Self {
+            behaviours: behaviour::all(),
+            sigma: Sigma::new(rules),
+            memory: Memory::default(),
+            said: BTreeSet::new(),
+        }
     }
 
     /// Looks at the next event of the session. The graph behind `taint` has taken it in already.
@@ -52,16 +66,19 @@ impl Detector {
         for behaviour in &mut self.behaviours {
             behaviour.observe(&context, &mut hits);
         }
+        let matches = self.sigma.observe(&context);
         self.memory.remember(event, taint);
         let mut findings: Vec<Finding> = hits.into_iter().filter_map(|hit| self.say(event, hit)).collect();
+        findings.extend(matches);
         findings.sort_by_key(|finding| finding.stage);
         findings
     }
 
-    /// True if the guest made more files than are remembered: dropped files may be missed from here on.
+    /// True if the guest made more files or processes than are remembered: dropped files, or command lines that a Sigma rule
+    /// asks for, may be missed from here on.
     #[must_use]
-    pub const fn is_saturated(&self) -> bool {
-        self.memory.is_saturated()
+    pub fn is_saturated(&self) -> bool {
+        self.memory.is_saturated() || self.sigma.is_saturated()
     }
 
     fn say(&mut self, event: &Event, hit: Hit) -> Option<Finding> {

@@ -6,7 +6,7 @@
 //!
 //! Each behaviour is a small struct in its own file under `behaviour/`; [`behaviours`] lists what each looks for, why
 //! that matters, and which honest programs do it too. The names of ATT&CK techniques stand in `data/attack.toml`, the
-//! places from which Linux starts programs by itself in `data/asep.toml`.
+//! places from which Linux starts programs by itself in `data/asep.toml`. The user's own rules are Sigma rules ([`sigma`]).
 //!
 //! *Invariant:* no I/O, no clock, no randomness; the same events and the same taint give the same findings.
 //!
@@ -21,6 +21,7 @@ mod detector;
 mod glob;
 mod memory;
 mod path;
+pub mod sigma;
 mod taint;
 
 pub use about::About;

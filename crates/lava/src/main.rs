@@ -7,6 +7,7 @@ mod places;
 mod policy;
 mod prepare;
 mod replay;
+mod rules;
 mod run;
 mod show;
 mod template;
@@ -84,6 +85,9 @@ enum Command {
         #[arg(long, value_name = "DIR", global = true)]
         out: Option<PathBuf>,
     },
+    /// Say which Sigma rules can be used, and why the others can't.
+    #[command(subcommand)]
+    Rules(rules::Command),
     /// List the recorded sessions.
     Sessions {
         /// Folder of sessions, if not the usual one.
@@ -125,6 +129,7 @@ fn main() -> ExitCode {
         Command::Policy(command) => policy::command(&command),
         Command::Template(command) => template::command(&command).map(|()| CLEAN),
         Command::Ctl { session, ask, out } => ctl::ask(&session, ask, out.as_deref()).map(|()| CLEAN),
+        Command::Rules(command) => rules::command(&command),
         Command::Sessions { out } => show::sessions(out.as_deref()).map(|()| CLEAN),
         Command::Doctor => doctor::run(),
     };

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use lava_analysis::Analysis;
+use lava_detect::Detector;
 use lava_event::{Event, Finding};
 use lava_evidence::Session;
 
+use crate::rules;
 use crate::show;
 use crate::terminal::{self, Live, Style};
 
@@ -24,6 +26,9 @@ pub struct Replay {
     /// Stop at this second of the session: what was known then is the result.
     #[arg(long, value_name = "S", value_parser = moment)]
     until: Option<f64>,
+    /// Folder of Sigma rules that are matched too.
+    #[arg(long, value_name = "DIR")]
+    rules: Option<PathBuf>,
     /// Folder of sessions, if not the usual one.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -43,7 +48,9 @@ impl Replay {
     /// Plays it, and says what came out.
     pub fn run(&self) -> Result<()> {
         let session = show::find(&self.session, self.out.as_deref())?;
-        let (live, mut analysis, mut pace) = (Live::new(false), Analysis::new(), Pace::new(self.speed));
+        let checked = self.rules.as_deref().map(rules::load).transpose()?.unwrap_or_default();
+        let mut analysis = Analysis::with_detector(Detector::with_rules(checked.rules));
+        let (live, mut pace) = (Live::new(false), Pace::new(self.speed));
         let end = self.until.map_or(u64::MAX, |second| (second * 1e9) as u64);
         let mut unreadable = 0u64;
         for event in events(&session, &live, &mut unreadable)? {

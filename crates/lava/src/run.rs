@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use lava_analysis::Analysis;
+use lava_detect::Detector;
 use lava_event::{Action, Finding, Produced, SessionId, Verdict};
 use lava_evidence::{ImageFacts, Manifest, Outcome, PolicyFacts, SessionWriter, State, TaskFacts};
 use lava_microvisor::{Handle, Item, Items, MachineReport, MachineSpec, NetMode, Options, Profile, Session, Task};
 use lava_policy::Policy;
 
 use crate::prepare::{self, Guest, TaskFile};
+use crate::rules;
 use crate::template;
 use crate::terminal::{self, Live, Style};
 use crate::{CLEAN, FAILED, Format, THREAT, places};
@@ -41,6 +43,9 @@ pub struct Run {
     /// What answers the attack: observe, protect, remediate, or a file of your own.
     #[arg(long, value_name = "FILE", default_value = "observe")]
     policy: String,
+    /// Folder of Sigma rules that are matched too; `lava rules check` says which can be used.
+    #[arg(long, value_name = "DIR")]
+    rules: Option<PathBuf>,
     /// Guest kernel.
     #[arg(long, value_name = "6.1|6.12", default_value = "6.1")]
     kernel: String,
@@ -88,6 +93,7 @@ impl Run {
     pub fn run(&self) -> Result<u8> {
         let task = prepare::task(&self.task)?;
         let (policy, policy_hash) = prepare::policy(&self.policy)?;
+        let checked = self.rules.as_deref().map(rules::load).transpose()?.unwrap_or_default();
         let profile = prepare::profile(self.profile.as_deref(), &task)?;
         if let Some(disk) = self.disk.as_deref().filter(|disk| !disk.is_file()) {
             bail!("the disk {}: no such file", disk.display());
@@ -100,6 +106,9 @@ impl Run {
         let tap = prepare::tap()?;
 
         let live = Live::new(self.format == Format::Jsonl);
+        if let Some(dir) = &self.rules {
+            live.progress(&format!("Sigma rules of {}: {}", dir.display(), checked.summary()));
+        }
         let template = match self.boot {
             true => None,
             false => Some(template::ensure(&profile, &guest, &tap, self.disk.as_deref(), &|text| live.progress(text))?),
@@ -119,7 +128,7 @@ impl Run {
         let options =
             Options { reboot: self.reboot, linger: LINGER, console: self.console, root: self.root, save_to: None };
         let task = Task { name: task.name, content: task.content, profile };
-        let mut analysis = Analysis::new();
+        let mut analysis = Analysis::with_detector(Detector::with_rules(checked.rules));
         let (ended, report) = match Session::run(spec, Some(task), options) {
             Ok((items, handle)) => {
                 let stop = handle.stopper();
@@ -152,6 +161,7 @@ impl Run {
             ("reboot", self.reboot.to_string()),
             ("boot", self.boot.to_string()),
             ("root", self.root.to_string()),
+            ("rules", self.rules.as_ref().map(|dir| dir.display().to_string()).unwrap_or_default()),
             ("disk", self.disk.as_ref().map(|disk| disk.display().to_string()).unwrap_or_default()),
         ]
         .map(|(name, value)| (name.to_owned(), value))

@@ -1,0 +1,122 @@
+//! `lava rules`, and the reading of a folder of Sigma rules.
+//!
+//! Every `*.yml` and `*.yaml` below the folder is read, in the order of their paths. Symbolic links below it are not followed: no
+//! loops, and nothing outside of what was named.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Subcommand;
+use lava_detect::sigma::{self, Outcome, RuleSet};
+use lava_event::GuestText;
+
+use crate::{CLEAN, FAILED};
+
+/// Files that are read at most.
+const MAX_FILES: usize = 20_000;
+/// Deepest folder below the one that was named.
+const MAX_DEPTH: usize = 16;
+
+/// What can be done with rules.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Say of each rule below a folder: used, or why it can't be.
+    ///
+    /// Exit code: 0 all rules are well-formed, 1 one is malformed, or the folder cannot be read.
+    Check {
+        /// The folder, or one file.
+        dir: PathBuf,
+    },
+}
+
+/// A folder's rules, and what became of each.
+#[derive(Default)]
+pub struct Checked {
+    pub rules: RuleSet,
+    outcomes: Vec<(PathBuf, Outcome)>,
+}
+
+impl Checked {
+    fn malformed(&self) -> usize {
+        self.outcomes.iter().filter(|(_, o)| o.result.as_ref().is_err_and(|error| error.code.is_malformed())).count()
+    }
+
+    /// `12 used, 3 can't be used, 1 malformed`
+    pub fn summary(&self) -> String {
+        let malformed = self.malformed();
+        let unusable = self.outcomes.len().saturating_sub(self.rules.len() + malformed);
+        format!("{} used, {unusable} can't be used, {malformed} malformed", self.rules.len())
+    }
+}
+
+/// Reads and compiles the rules below a folder, or of one file.
+pub fn load(dir: &Path) -> Result<Checked> {
+    let mut files = Vec::new();
+    match fs::metadata(dir).with_context(|| format!("the rules {}", dir.display()))?.is_dir() {
+        true => collect(dir, 0, &mut files)?,
+        false => files.push(dir.to_path_buf()),
+    }
+    if files.is_empty() {
+        bail!("the rules {}: there is no *.yml or *.yaml below it", dir.display());
+    }
+    files.sort();
+    let mut checked = Checked::default();
+    for path in files {
+        let text = read(&path).with_context(|| format!("the rules {}", path.display()))?;
+        let outcomes = checked.rules.add(&text);
+        checked.outcomes.extend(outcomes.into_iter().map(|outcome| (path.clone(), outcome)));
+    }
+    Ok(checked)
+}
+
+fn collect(dir: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
+    if depth > MAX_DEPTH {
+        bail!("the rules {}: folders nested deeper than {MAX_DEPTH}", dir.display());
+    }
+    for entry in fs::read_dir(dir).with_context(|| format!("the rules {}", dir.display()))? {
+        let entry = entry?;
+        // Of the entry itself: a link is neither file nor folder here.
+        let what = entry.file_type()?;
+        let path = entry.path();
+        if what.is_dir() {
+            collect(&path, depth + 1, files)?;
+        } else if what.is_file() && path.extension().is_some_and(|e| e == "yml" || e == "yaml") {
+            if files.len() >= MAX_FILES {
+                bail!("the rules {}: more than {MAX_FILES} files", dir.display());
+            }
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// Reads one byte more than is taken, so that a file that is too large is known to be.
+fn read(path: &Path) -> Result<String> {
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(sigma::MAX_FILE as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Runs `lava rules`; returns the exit code.
+pub fn command(command: &Command) -> Result<u8> {
+    let Command::Check { dir } = command;
+    let checked = load(dir)?;
+    let mut out = std::io::stdout().lock();
+    for (path, outcome) in &checked.outcomes {
+        // Rules are often somebody else's: nothing of them reaches the terminal unescaped.
+        let title = GuestText::from(outcome.title.as_str());
+        let shown = path.strip_prefix(dir).ok().filter(|rest| !rest.as_os_str().is_empty()).unwrap_or(path).display();
+        let title = if outcome.title.is_empty() { String::new() } else { format!(" ({title})") };
+        match &outcome.result {
+            Ok(()) => writeln!(out, "used       {shown}{title}")?,
+            Err(error) => {
+                let word = if error.code.is_malformed() { "malformed" } else { "not used" };
+                writeln!(out, "{word:<10} {shown}{title}: {}", GuestText::from(error.to_string().as_str()))?;
+            }
+        }
+    }
+    writeln!(out, "{}", checked.summary())?;
+    Ok(if checked.malformed() > 0 { FAILED } else { CLEAN })
+}
