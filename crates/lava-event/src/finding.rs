@@ -62,6 +62,14 @@ pub enum Severity {
     Critical,
 }
 
+impl Severity {
+    /// True if it counts for the verdict and for the stage of the kill chain: honest tasks do not do it. What is below is listed.
+    #[must_use]
+    pub fn counts(self) -> bool {
+        self >= Self::Medium
+    }
+}
+
 /// How we know something. Nothing inferred is ever shown as observed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

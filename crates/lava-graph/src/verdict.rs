@@ -25,13 +25,8 @@ pub(crate) fn verdict(findings: &[Finding]) -> Verdict {
     }
 }
 
-/// True if the finding counts: for the verdict, and for the stage it is of.
-fn counts(finding: &Finding) -> bool {
-    finding.severity >= Severity::Medium
-}
-
 pub(crate) fn stages(findings: &[Finding]) -> Vec<Stage> {
-    let reached = |stage: &Stage| findings.iter().any(|finding| finding.stage == *stage && counts(finding));
+    let reached = |stage: &Stage| findings.iter().any(|finding| finding.stage == *stage && finding.severity.counts());
     Stage::ALL.into_iter().filter(reached).collect()
 }
 
@@ -40,7 +35,7 @@ pub(crate) fn kill_chain(findings: &[Finding]) -> Vec<StageSummary> {
         .into_iter()
         .map(|stage| {
             let of: Vec<usize> =
-                (0..findings.len()).filter(|&i| findings[i].stage == stage && counts(&findings[i])).collect();
+                (0..findings.len()).filter(|&i| findings[i].stage == stage && findings[i].severity.counts()).collect();
             let first_ns = of.iter().map(|&i| findings[i].time_ns).min().unwrap_or_default();
             StageSummary { stage, findings: of, first_ns }
         })

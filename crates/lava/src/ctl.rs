@@ -3,39 +3,21 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use lava_microvisor::machine::control::{self, Command};
 
 use crate::{places, show};
 
-/// What to do with a running session.
-#[derive(Clone, Copy, clap::Subcommand)]
-pub enum Ask {
-    /// Say whether it runs or is paused.
-    Status,
-    /// Stop the guest and the task's clock.
-    Pause,
-    /// Let a paused guest go on.
-    Resume,
-    /// End the session in order; `lava run` then ends with its usual exit code.
-    Stop,
-    /// End the micro-VM at once, without the guest's shutdown; the evidence is closed as usual.
-    Discard,
-    /// Print the registers of every vCPU.
-    Registers,
+/// Reads a command's name, for clap.
+pub fn command() -> impl TypedValueParser<Value = Command> {
+    PossibleValuesParser::new(Command::ALL.map(Command::name))
+        .try_map(|name| Command::named(&name).ok_or("there is no such command"))
 }
 
 /// Asks, and prints what is replied.
-pub fn ask(session: &str, ask: Ask, out: Option<&Path>) -> Result<()> {
+pub fn ask(session: &str, command: Command, out: Option<&Path>) -> Result<()> {
     let session = show::find(session, out)?;
     let id = &session.manifest().session;
-    let command = match ask {
-        Ask::Status => Command::Status,
-        Ask::Pause => Command::Pause,
-        Ask::Resume => Command::Resume,
-        Ask::Stop => Command::Stop,
-        Ask::Discard => Command::Discard,
-        Ask::Registers => Command::Registers,
-    };
     let answer = control::ask(&places::runtime(id), command)
         .with_context(|| format!("session {id} does not answer: only one that runs can be asked"))?;
     let text = answer.map_err(|why| anyhow!("session {id}: {why}"))?;

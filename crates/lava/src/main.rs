@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use lava_microvisor::machine::control::Command as Asked;
 
 /// Opens an untrusted thing in a micro-VM, watches it from outside, and shows what it did.
 #[derive(Parser)]
@@ -79,10 +80,12 @@ enum Command {
     Ctl {
         /// A session's folder, its id, or `latest`.
         session: String,
-        #[command(subcommand)]
-        ask: ctl::Ask,
+        /// pause and resume: the guest and the task's clock; stop: end in order; discard: end at once, the evidence is closed as
+        /// usual; registers: of every vCPU; status: running or paused.
+        #[arg(value_parser = ctl::command())]
+        command: Asked,
         /// Folder of sessions, if not the usual one.
-        #[arg(long, value_name = "DIR", global = true)]
+        #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
     /// Say which Sigma rules can be used, and why the others can't.
@@ -128,7 +131,7 @@ fn main() -> ExitCode {
         }
         Command::Policy(command) => policy::command(&command),
         Command::Template(command) => template::command(&command).map(|()| CLEAN),
-        Command::Ctl { session, ask, out } => ctl::ask(&session, ask, out.as_deref()).map(|()| CLEAN),
+        Command::Ctl { session, command, out } => ctl::ask(&session, command, out.as_deref()).map(|()| CLEAN),
         Command::Rules(command) => rules::command(&command),
         Command::Sessions { out } => show::sessions(out.as_deref()).map(|()| CLEAN),
         Command::Doctor => doctor::run(),

@@ -10,6 +10,7 @@ use lava_microvisor::{
     Item, KernelPlace, MachineSpec, Options, Profile, Session, Task, Template, TemplateParts, TemplateStore,
 };
 
+use crate::places;
 use crate::prepare::{self, Guest, Tap};
 use crate::run;
 
@@ -135,7 +136,7 @@ fn build(
     tap: PathBuf,
     draft: &Path,
 ) -> Result<KernelPlace> {
-    let id = ulid::Ulid::new();
+    let id = lava_event::SessionId(ulid::Ulid::new().to_string());
     let spec = MachineSpec {
         image: guest.disk.clone(),
         vmlinuz: guest.vmlinuz.clone(),
@@ -149,7 +150,7 @@ fn build(
         api_trace: false,
         asks: Vec::new(),
         session_dir: draft.to_path_buf(),
-        runtime_dir: PathBuf::from(format!("/dev/shm/lava-{id}")),
+        runtime_dir: places::runtime(&id),
         template: None,
         boot_timeout: run::BOOT_TIMEOUT,
         timeout: WARM,

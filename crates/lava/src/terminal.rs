@@ -162,7 +162,7 @@ pub fn kill_chain(trace: &Trace, style: Style, out: &mut impl Write) -> std::io:
 /// What was found beside the kill chain: what honest tasks do too, technique by technique.
 pub fn noticed(trace: &Trace, style: Style, out: &mut impl Write) -> std::io::Result<()> {
     let mut techniques: Vec<String> = Vec::new();
-    for finding in trace.findings.iter().filter(|finding| finding.severity < Severity::Medium) {
+    for finding in trace.findings.iter().filter(|finding| !finding.severity.counts()) {
         let technique = format!("{} {}", finding.technique.id, finding.technique.name);
         if !techniques.contains(&technique) {
             techniques.push(technique);

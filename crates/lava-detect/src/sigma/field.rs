@@ -286,7 +286,7 @@ impl Field {
         Ok(Self { name: (!keywords).then(|| name.to_owned()), tests, all: modifiers.all })
     }
 
-    pub(super) fn holds(&self, record: &Record<'_>) -> bool {
+    pub(super) fn holds(&self, record: &Record) -> bool {
         let holds = |test: &Test| match &self.name {
             Some(name) => test.holds(record.get(name)),
             None => record.texts().any(|text| test.holds(Some(text))),

@@ -1,6 +1,5 @@
 //! An event as Sigma's Linux taxonomy names its parts.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -63,20 +62,20 @@ impl Category {
 }
 
 /// The parts of one event. A part that is not known is not there.
-pub(super) struct Record<'a> {
+pub(super) struct Record {
     pub(super) category: Category,
-    fields: Vec<(&'static str, Cow<'a, str>)>,
+    fields: Vec<(&'static str, String)>,
     /// What it is about, for titles.
     pub(super) subject: String,
 }
 
-impl Record<'_> {
+impl Record {
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.fields.iter().find(|(known, _)| *known == name).map(|(_, text)| &**text)
+        self.fields.iter().find(|(known, _)| *known == name).map(|(_, text)| text.as_str())
     }
 
     pub(super) fn texts(&self) -> impl Iterator<Item = &str> {
-        self.fields.iter().map(|(_, text)| &**text)
+        self.fields.iter().map(|(_, text)| text.as_str())
     }
 }
 
@@ -154,16 +153,10 @@ impl Processes {
     }
 
     /// The event as a record, if it is of a category.
-    pub(super) fn record<'a>(&self, event: &'a Event, taint: &dyn Taint) -> Option<Record<'a>> {
+    pub(super) fn record(&self, event: &Event, taint: &dyn Taint) -> Option<Record> {
         let process = event.process.as_ref()?;
-        let mut fields: Vec<(&'static str, Cow<'a, str>)> = Vec::with_capacity(8);
-        let mut put = |name, text: String| fields.push((name, Cow::Owned(text)));
-        put("Image", text(&process.exe));
-        put("User", user(process));
-        put("ProcessId", process.pid.to_string());
-        if let Some(line) = self.running.get(&process.key()).and_then(|running| running.command_line.clone()) {
-            put("CommandLine", line);
-        }
+        let mut fields: Vec<(&'static str, String)> = Vec::with_capacity(8);
+        let mut put = |name, text: String| fields.push((name, text));
         let (category, subject) = match &event.kind {
             Kind::ProcessExec { argv, cwd, .. } => {
                 put("CurrentDirectory", text(cwd));
@@ -196,8 +189,15 @@ impl Processes {
                 put("Initiated", "true".to_owned());
                 (Category::NetworkConnection, to.to_string().into_bytes())
             }
+            // Most events: they cost no more than this look.
             _ => return None,
         };
+        put("Image", text(&process.exe));
+        put("User", user(process));
+        put("ProcessId", process.pid.to_string());
+        if let Some(line) = self.running.get(&process.key()).and_then(|running| running.command_line.clone()) {
+            put("CommandLine", line);
+        }
         Some(Record { category, fields, subject: crate::path::shown(&subject) })
     }
 }

@@ -35,7 +35,7 @@ pub(super) struct Rule {
 }
 
 impl Rule {
-    pub(super) fn matches(&self, record: &Record<'_>) -> bool {
+    pub(super) fn matches(&self, record: &Record) -> bool {
         let mut known: Vec<Option<bool>> = vec![None; self.selections.len()];
         self.condition.holds(&mut |index| {
             let known = known.get_mut(index);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lava_event::{Severity, Stage, Verdict};
+use lava_event::{Stage, Verdict};
 use lava_graph::Trace;
 use maud::{Markup, html};
 
@@ -84,7 +84,7 @@ pub(super) fn kill_chain(trace: &Trace) -> Markup {
                     } @else { small { "not reached" } }
                 }
             } }
-            @let lesser: Vec<_> = trace.findings.iter().filter(|finding| finding.severity < Severity::Medium).collect();
+            @let lesser: Vec<_> = trace.findings.iter().filter(|finding| !finding.severity.counts()).collect();
             @if !lesser.is_empty() {
                 h3 { "Also noticed, no threat by itself" }
                 ul { @for finding in lesser.iter().take(40) {

@@ -47,9 +47,18 @@ pub enum Command {
 }
 
 impl Command {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Status, Self::Pause, Self::Resume, Self::Stop, Self::Discard, Self::Registers];
+
+    /// The one of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|command| command.name() == name)
+    }
+
     /// As in requests and in `vm.response`.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Status => "status",
             Self::Pause => "pause",
