@@ -4,6 +4,7 @@ use std::io::{self, BufReader, Read, Write};
 
 use crate::header::{self, Header, HeaderError, Task};
 use crate::identity::Identity;
+use crate::members;
 
 /// How a task ended, or why it could not start.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,6 +50,7 @@ where
                 }
                 say(port, &outcome.to_json())?;
             }
+            Ok(Some(Header::Members { members })) => members::tell(&members, &mut &*port)?,
             Ok(Some(Header::Identity { identity })) => match system.identify(&identity) {
                 Ok(()) => say(port, &serde_json::json!({"ready": 1}))?,
                 Err(why) => say(port, &Outcome::Error(format!("the clone's identity: {why}")).to_json())?,

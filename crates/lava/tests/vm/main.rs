@@ -9,6 +9,7 @@ mod ground_truth;
 mod known_count;
 mod memory;
 mod processes;
+mod profiles;
 mod refuse;
 mod trouble;
 mod truth;
