@@ -4,6 +4,7 @@
 //! the merger. Every wait has an end.
 
 mod members;
+mod screen;
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -23,6 +24,7 @@ use crate::profile::Profile;
 use crate::qmp::{Qmp, QmpError, QmpEvent, dial};
 use crate::stream::{Ending, Trouble};
 use crate::template::copy_sparse;
+use screen::Screen;
 
 /// For QEMU to open its sockets, and to answer.
 const QEMU: Duration = Duration::from_secs(20);
@@ -88,6 +90,7 @@ struct Life {
     paused: Option<Instant>,
     /// For how long it was held before.
     held: Duration,
+    screen: Option<Screen>,
     _control: Option<Control>,
 }
 
@@ -103,6 +106,7 @@ pub(super) fn live(machine: Machine, spec: &MachineSpec, task: Option<&Task>, op
         saved: false,
         paused: None,
         held: Duration::ZERO,
+        screen: spec.display.then(Screen::default),
         _control: None,
     };
     // Without it the session runs as well; it only cannot be asked anything.
@@ -222,10 +226,14 @@ impl Life {
         loop {
             let happened = match self.paused {
                 Some(_) => self.machine.happened.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                None => self.machine.happened.recv_deadline(deadline + self.held),
+                None => self.machine.happened.recv_deadline(self.look_at(deadline + self.held)),
             };
             let happening = match happened {
                 Ok(happening) => happening,
+                Err(RecvTimeoutError::Timeout) if Instant::now() < deadline + self.held => {
+                    self.look()?;
+                    continue;
+                }
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Ok(Next::TimeIsUp),
             };
             match happening {
@@ -306,6 +314,7 @@ impl Life {
             Command::Stop => Ok("the session is being ended".to_owned()),
             Command::Discard => Ok("the micro-VM is being discarded".to_owned()),
             Command::Registers => qmp.registers(),
+            Command::Screen => self.picture().map(|picture| picture.to_string()),
         }
     }
 
@@ -539,6 +548,7 @@ impl Life {
 fn header(name: &str, path: &str, profile: &Profile, options: &Options) -> Value {
     json!({
         "name": name, "path": path, "size": 0, "command": profile.command, "mode": profile.mode,
+        "env": profile.environment,
         "console": options.console, "root": options.root,
     })
 }

@@ -143,6 +143,7 @@ pub(super) fn set_up(
     let layout = Layout {
         memory_mib,
         vcpus,
+        display: spec.display,
         ram: clone.as_ref().map_or_else(|| runtime.at("ram"), |(ram, _, _)| ram.clone()),
         clone_of: clone.as_ref().map(|(_, path, _)| path.clone()),
         disks: ["vda", "vdb"][..disks.len()].iter().map(|name| runtime.at(name)).collect(),
