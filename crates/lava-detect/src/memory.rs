@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use lava_event::{Event, EventSeq, FileId, FileType, GuestText, Kind, ProcessKey};
 
-use crate::Taint;
+use crate::{Taint, path};
 
 /// Files remembered.
 const MAX_FILES: usize = 1 << 18;
@@ -21,6 +21,50 @@ pub(crate) struct Dropped {
     pub(crate) path: Vec<u8>,
     /// Its create, write and attribute events, ascending.
     pub(crate) events: Vec<EventSeq>,
+    /// True if nobody but compilers and linkers of the system's wrote it.
+    pub(crate) compiled: bool,
+}
+
+/// What makes programs out of their source, by name.
+const COMPILERS: &[&[u8]] = &[
+    b"as",
+    b"cc1",
+    b"cc1plus",
+    b"clang",
+    b"collect2",
+    b"fpc",
+    b"g++",
+    b"gcc",
+    b"ghc",
+    b"go",
+    b"gold",
+    b"javac",
+    b"ld",
+    b"ld.bfd",
+    b"ld.gold",
+    b"ld.lld",
+    b"link",
+    b"lld",
+    b"lto1",
+    b"mold",
+    b"ocamlopt",
+    b"rustc",
+    b"strip",
+    b"tcc",
+    b"zig",
+];
+
+/// True for a compiler that came with the system: of the task's own nobody knows what it does.
+fn is_compiler(exe: &[u8]) -> bool {
+    // A cross compiler's name begins with its target, `x86_64-linux-gnu-gcc-12`'s ends with its version.
+    let name = path::base_name(exe);
+    let end = name.iter().rposition(|b| !b.is_ascii_digit() && *b != b'.' && *b != b'-').map_or(0, |last| last + 1);
+    let names = [name, name.get(..end).unwrap_or(name)];
+    let known = |compiler: &&[u8]| {
+        let target = names.iter().find_map(|name| name.strip_suffix(*compiler));
+        target.is_some_and(|target| target.is_empty() || target.ends_with(b"-"))
+    };
+    exe.starts_with(b"/usr/") && !exe.starts_with(b"/usr/local/") && COMPILERS.iter().any(known)
 }
 
 /// The files, by identity and by path.
@@ -74,14 +118,14 @@ impl Memory {
                     }
                     (None, file) => {
                         self.forget(path, file.as_ref());
-                        self.touch(event.seq, path, file.as_ref());
+                        self.touch(event, path, file.as_ref());
                     }
                 }
             }
             // A clean process made a file: if its inode was that of a dropped one, that one is gone.
             (Kind::FileCreate { path, file, target: None, .. }, None) => self.forget(path, file.as_ref()),
             (Kind::FileWrite { path, file, .. }, Some(_)) if file.file_type() == FileType::Regular => {
-                self.touch(event.seq, path, Some(file));
+                self.touch(event, path, Some(file));
             }
             (Kind::FileAttributes { path, file, .. }, Some(_)) => {
                 let known = self.find(path, Some(file));
@@ -126,10 +170,11 @@ impl Memory {
         }
     }
 
-    fn touch(&mut self, seq: EventSeq, path: &GuestText, file: Option<&FileId>) {
+    fn touch(&mut self, event: &Event, path: &GuestText, file: Option<&FileId>) {
+        let compiled = event.process.as_ref().is_some_and(|process| is_compiler(process.exe.bytes()));
         let at = self.find(path, file).filter(|&i| self.files.get(i).is_some_and(Option::is_some));
         let at = at.unwrap_or_else(|| {
-            self.files.push(Some(Dropped { path: path.bytes().to_vec(), events: Vec::new() }));
+            self.files.push(Some(Dropped { path: path.bytes().to_vec(), events: Vec::new(), compiled }));
             self.files.len() - 1
         });
         if at >= MAX_FILES {
@@ -144,7 +189,8 @@ impl Memory {
             self.by_path.insert(path.bytes().to_vec(), at);
         }
         if let Some(Some(dropped)) = self.files.get_mut(at) {
-            note(&mut dropped.events, seq);
+            note(&mut dropped.events, event.seq);
+            dropped.compiled &= compiled;
         }
     }
 }
@@ -156,5 +202,25 @@ fn note(events: &mut Vec<EventSeq>, seq: EventSeq) {
     }
     if let Err(at) = events.binary_search(&seq) {
         events.insert(at, seq);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compilers_of_the_system() {
+        for exe in [
+            "/usr/bin/tcc",
+            "/usr/bin/x86_64-linux-gnu-gcc-12",
+            "/usr/lib/gcc/x86_64-linux-gnu/12/cc1",
+            "/usr/bin/ld.bfd",
+        ] {
+            assert!(is_compiler(exe.as_bytes()), "{exe}");
+        }
+        for exe in ["/tmp/gcc", "/usr/bin/cp", "/usr/local/bin/ld", "/usr/bin/evil-as-a", "/home/user/as", ""] {
+            assert!(!is_compiler(exe.as_bytes()), "{exe}");
+        }
     }
 }

@@ -4,6 +4,10 @@
 //! line, or as the script that an interpreter is given on its command line. The last is *inferred*: the argument only
 //! says what the interpreter is asked to do.
 //!
+//! How grave it is depends on the file: honest builds and installers make programs and scripts too, but compile them with the system's
+//! own compiler, or put them openly into a directory of their own. Openly run, a program is of medium severity and a script of low; what the
+//! system's compiler made is of low severity wherever it lies.
+//!
 //! The task's own file is not written by the task, so running or opening it is no finding.
 
 use lava_event::{Grade, GuestText, Kind, Severity, Stage};
@@ -19,6 +23,15 @@ static FILE: About = About {
     severity: Severity::High,
     why: "The task wrote a program and ran it: code that was not there before, and that nobody has looked at.",
     false_positives: "Compilers, build tools, installers and self-unpacking programs.",
+};
+
+static COMPILED: About = About {
+    id: "execute.compiled_file",
+    technique: "T1027.004",
+    stage: Stage::Execute,
+    severity: Severity::Low,
+    why: "The task compiled a program and ran it: source text passes where programs are looked at.",
+    false_positives: "Whoever builds software.",
 };
 
 static SCRIPT: About = About {
@@ -47,7 +60,7 @@ pub(super) struct Execute;
 
 impl Behaviour for Execute {
     fn about(&self) -> Vec<&'static About> {
-        vec![&FILE, &SCRIPT]
+        vec![&FILE, &COMPILED, &SCRIPT]
     }
 
     fn observe(&mut self, context: &Context<'_>, hits: &mut Vec<Hit>) {
@@ -55,14 +68,18 @@ impl Behaviour for Execute {
             return;
         }
         let Some(run) = dropped(context) else { return };
-        let name = path::shown(&run.dropped.path);
-        let place = if path::is_drop_place(&run.dropped.path) { "" } else { ", outside the usual drop places" };
-        let (about, verb) = match run.how {
-            How::Program => (&FILE, "was run"),
-            How::Script | How::Argument => (&SCRIPT, "was run as a script"),
+        let (about, verb, openly) = match run.how {
+            How::Program if run.dropped.compiled => {
+                (&COMPILED, "was run: a program the task had compiled", Severity::Low)
+            }
+            How::Program => (&FILE, "was run: a file the task had written", Severity::Medium),
+            How::Script | How::Argument => (&SCRIPT, "was run as a script: a file the task had written", Severity::Low),
         };
-        let title = format!("{name} {verb}: a file the task had written{place}");
+        let title = format!("{} {verb}", path::shown(&run.dropped.path));
         let mut hit = Hit::new(about, context, title, run.dropped.path.clone());
+        if !path::is_covert(&run.dropped.path) {
+            hit.severity = openly;
+        }
         if run.how != How::Program {
             hit.technique = script_technique(context);
         }

@@ -11,6 +11,7 @@ mod execute;
 mod exploit;
 mod inject;
 mod kernel;
+mod masquerade;
 mod memfd;
 mod module;
 mod propagate;
@@ -97,10 +98,11 @@ pub(crate) fn all() -> Vec<Box<dyn Behaviour + Send>> {
         Box::new(ptrace::Ptrace),
         Box::new(disk::Disk::default()),
         Box::new(asep::Asep),
+        Box::new(masquerade::Masquerade),
         Box::new(module::Module),
         Box::new(sockets::Sockets),
         Box::new(kernel::Kernel),
-        Box::new(acts::Acts),
+        Box::new(acts::Acts::default()),
         Box::new(propagate::Propagate::default()),
     ]
 }
