@@ -3,9 +3,9 @@
 //! A file is known by device and inode, and by its path where a script's path is all there is. Bounded: past
 //! [`MAX_FILES`] files no new ones are taken in, and the detector says so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use lava_event::{Event, EventSeq, FileId, FileType, GuestText, Kind, ProcessKey};
+use lava_event::{Access, Event, EventSeq, FileId, FileType, GuestText, Kind, ProcessKey};
 
 use crate::{Taint, path};
 
@@ -21,8 +21,19 @@ pub(crate) struct Dropped {
     pub(crate) path: Vec<u8>,
     /// Its create, write and attribute events, ascending.
     pub(crate) events: Vec<EventSeq>,
-    /// True if nobody but compilers and linkers of the system's wrote it.
-    pub(crate) compiled: bool,
+    /// Whose work it is.
+    pub(crate) origin: Origin,
+}
+
+/// Who wrote a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Origin {
+    /// Anybody.
+    Any,
+    /// Nobody but compilers and linkers of the system's, and what copies their work.
+    Compiled,
+    /// Nobody but the package manager.
+    Packaged,
 }
 
 /// What makes programs out of their source, by name.
@@ -54,6 +65,11 @@ const COMPILERS: &[&[u8]] = &[
     b"zig",
 ];
 
+/// What copies and trims programs when they are installed, by path.
+const COPIERS: &[&[u8]] = &[b"/usr/bin/install", b"/usr/bin/cp", b"/usr/bin/objcopy"];
+/// Package managers of the distribution, by path.
+const PACKAGERS: &[&[u8]] = &[b"/usr/bin/dpkg", b"/usr/bin/rpm", b"/usr/bin/pacman", b"/sbin/apk", b"/usr/sbin/apk"];
+
 /// True for a compiler that came with the system: of the task's own nobody knows what it does.
 fn is_compiler(exe: &[u8]) -> bool {
     // A cross compiler's name begins with its target, `x86_64-linux-gnu-gcc-12`'s ends with its version.
@@ -75,6 +91,10 @@ pub(crate) struct Memory {
     by_path: BTreeMap<Vec<u8>, usize>,
     /// When each tainted process opened the task's content first, and running which program.
     opened: BTreeMap<ProcessKey, (EventSeq, Vec<u8>)>,
+    /// The package manager's processes, and what they run.
+    packaging: BTreeSet<ProcessKey>,
+    /// Processes that opened compiled files to copy them, and no other dropped ones.
+    copying: BTreeMap<ProcessKey, bool>,
     saturated: bool,
 }
 
@@ -102,9 +122,57 @@ impl Memory {
         self.opened.get(&process)
     }
 
+    /// True for the distribution's package manager, as it was before the task, and what it runs.
+    pub(crate) fn is_packaging(&self, process: ProcessKey) -> bool {
+        self.packaging.contains(&process)
+    }
+
+    /// Follows who installs packages and who copies compiled files.
+    fn follow(&mut self, event: &Event) {
+        let (Some(actor), Some(process)) = (event.actor(), &event.process) else { return };
+        let full = self.packaging.len().max(self.copying.len()) >= MAX_FILES;
+        match &event.kind {
+            Kind::ProcessExec { file, .. } if !full => {
+                self.copying.remove(&actor);
+                if PACKAGERS.contains(&process.exe.bytes()) && self.by_inode(file).is_none() {
+                    self.packaging.insert(actor);
+                }
+            }
+            Kind::ProcessFork { child, .. } if !full && self.packaging.contains(&actor) => {
+                self.packaging.insert(ProcessKey { pid: child.pid, start_ns: child.start_ns });
+            }
+            Kind::FileOpen { path, file, access: Access::Read, .. }
+                if !full && COPIERS.contains(&process.exe.bytes()) =>
+            {
+                let Some(origin) = self.by_inode(file).or_else(|| self.by_path(path.bytes())).map(|d| d.origin) else {
+                    return;
+                };
+                *self.copying.entry(actor).or_insert(true) &= origin == Origin::Compiled;
+            }
+            Kind::ProcessExit { .. } => {
+                self.packaging.remove(&actor);
+                self.copying.remove(&actor);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whose work a write is.
+    fn origin(&self, event: &Event) -> Origin {
+        let (Some(actor), Some(process)) = (event.actor(), &event.process) else { return Origin::Any };
+        if self.packaging.contains(&actor) && PACKAGERS.contains(&process.exe.bytes()) {
+            Origin::Packaged
+        } else if is_compiler(process.exe.bytes()) || self.copying.get(&actor) == Some(&true) {
+            Origin::Compiled
+        } else {
+            Origin::Any
+        }
+    }
+
     /// Takes an event in. Called after the behaviours have seen it.
     pub(crate) fn remember(&mut self, event: &Event, taint: &dyn Taint) {
         let actor = event.actor().filter(|&actor| taint.is_tainted(actor));
+        self.follow(event);
         match (&event.kind, actor) {
             (Kind::FileOpen { path, .. }, Some(actor)) if taint.is_task_file(path) && self.opened.len() < MAX_FILES => {
                 let exe = event.process.as_ref().map(|process| process.exe.bytes().to_vec()).unwrap_or_default();
@@ -171,10 +239,10 @@ impl Memory {
     }
 
     fn touch(&mut self, event: &Event, path: &GuestText, file: Option<&FileId>) {
-        let compiled = event.process.as_ref().is_some_and(|process| is_compiler(process.exe.bytes()));
+        let origin = self.origin(event);
         let at = self.find(path, file).filter(|&i| self.files.get(i).is_some_and(Option::is_some));
         let at = at.unwrap_or_else(|| {
-            self.files.push(Some(Dropped { path: path.bytes().to_vec(), events: Vec::new(), compiled }));
+            self.files.push(Some(Dropped { path: path.bytes().to_vec(), events: Vec::new(), origin }));
             self.files.len() - 1
         });
         if at >= MAX_FILES {
@@ -190,7 +258,9 @@ impl Memory {
         }
         if let Some(Some(dropped)) = self.files.get_mut(at) {
             note(&mut dropped.events, event.seq);
-            dropped.compiled &= compiled;
+            if dropped.origin != origin {
+                dropped.origin = Origin::Any;
+            }
         }
     }
 }

@@ -53,9 +53,13 @@ pub(crate) fn is_covert(path: &[u8]) -> bool {
     !own || is_hidden(path)
 }
 
-/// True if a part of the path begins with a dot.
+/// Hidden by custom: where developers' tools keep programs and scripts.
+const CUSTOMARY: [&[u8]; 9] =
+    [b".git", b".venv", b".tox", b".local", b".cargo", b".rustup", b".nvm", b".pyenv", b".bin"];
+
+/// True if a part of the path begins with a dot, and not by custom.
 fn is_hidden(path: &[u8]) -> bool {
-    path.split(|&b| b == b'/').any(|part| part.starts_with(b"."))
+    path.split(|&b| b == b'/').any(|part| part.starts_with(b".") && !CUSTOMARY.contains(&part))
 }
 
 #[cfg(test)]
@@ -68,7 +72,13 @@ mod tests {
         {
             assert!(is_covert(path.as_bytes()), "{path}");
         }
-        for path in ["/home/user/made.sh", "/tmp/build/prog", "/opt/app/bin/app", "/root/p/a.out"] {
+        for path in [
+            "/home/user/made.sh",
+            "/home/user/r/.git/hooks/pre-commit",
+            "/tmp/build/prog",
+            "/opt/app/bin/app",
+            "/root/p/a.out",
+        ] {
             assert!(!is_covert(path.as_bytes()), "{path}");
         }
     }

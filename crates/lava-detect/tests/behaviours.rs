@@ -105,3 +105,30 @@ fn who_may_read_the_password_hashes() {
     check(open("/usr/bin/bash"), &[("credentials.shadow", Severity::Medium)]);
     check(open("/usr/sbin/unix_chkpwd"), &[]);
 }
+
+#[test]
+fn what_a_package_brings() {
+    let dpkg = "/usr/bin/dpkg";
+    let unit = "/usr/lib/systemd/system/x.service";
+    let script = "/var/lib/dpkg/info/x.postinst";
+    let install =
+        vec![(dpkg, run(dpkg, 1)), (dpkg, write(unit, 2)), (dpkg, write(script, 3)), (script, run(script, 3))];
+    check(install, &[("persist.systemd", Severity::Low), ("execute.installed_file", Severity::Low)]);
+    // Another program under that name, which the task wrote.
+    let sh = "/usr/bin/dash";
+    let false_one = vec![(sh, write(dpkg, 9)), (dpkg, run(dpkg, 9)), (dpkg, write(unit, 2))];
+    check(false_one, &[("execute.dropped_file", Severity::High), ("persist.systemd", Severity::High)]);
+    check(vec![(sh, write(unit, 2))], &[("persist.systemd", Severity::High)]);
+}
+
+#[test]
+fn a_compiled_program_that_is_installed() {
+    let (made, installed) = ("/home/user/p/x", "/usr/local/bin/x");
+    let open = |path: &str, inode| Kind::FileOpen { path: path.into(), file: file(inode), access: Access::Read };
+    let copy = |writer| {
+        let cp = "/usr/bin/install";
+        vec![(writer, write(made, 7)), (cp, open(made, 7)), (cp, write(installed, 8)), (installed, run(installed, 8))]
+    };
+    check(copy("/usr/bin/tcc"), &[("execute.compiled_file", Severity::Low)]);
+    check(copy("/usr/bin/dash"), &[("execute.dropped_file", Severity::Medium)]);
+}

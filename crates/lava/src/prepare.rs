@@ -1,6 +1,9 @@
 //! What a run needs before it can start, each checked with an error that says what to do.
 
 use std::fs;
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -136,8 +139,35 @@ pub struct Guest {
     pub release: String,
 }
 
+impl Guest {
+    /// The kernel's ELF file, unpacked.
+    pub fn kernel_elf(&self) -> Result<Vec<u8>> {
+        let shown = || format!("the guest's kernel {}", self.vmlinuz.display());
+        let boot_file = fs::read(&self.vmlinuz).with_context(shown)?;
+        lava_vmlinuz::kernel_elf(&boot_file).with_context(shown)
+    }
+
+    /// The same in a file that is gone with it.
+    pub fn kernel_in_memory(&self) -> Result<Unpacked> {
+        let what = "a temporary file for the guest's kernel";
+        let mut file = tempfile::tempfile().context(what)?;
+        file.write_all(&self.kernel_elf()?).context(what)?;
+        // QEMU's user reads it.
+        file.set_permissions(fs::Permissions::from_mode(0o644)).context(what)?;
+        let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        Ok(Unpacked { _file: file, path })
+    }
+}
+
+/// A file without a name.
+pub struct Unpacked {
+    _file: fs::File,
+    /// Its path in this process.
+    pub path: PathBuf,
+}
+
 /// Finds the image and its kernel. What the image was built with was introspected before: unpacking and reading a kernel takes a third of
-/// a second, and the tap has to do it again. Another one (`LAVA_VMLINUZ`) is looked at first.
+/// a second, and the tap has to read it again. Another one (`LAVA_VMLINUZ`) is looked at first.
 pub fn guest(kernel: &str) -> Result<Guest> {
     let path = places::recipe()?;
     let recipe = Recipe::load(&path)?;
@@ -152,7 +182,8 @@ pub fn guest(kernel: &str) -> Result<Guest> {
             let path = PathBuf::from(other);
             let boot_file = fs::read(&path).with_context(|| format!("the guest's kernel {}", path.display()))?;
             let shown = || format!("{}: this kernel can't be introspected", path.display());
-            let release = Kernel::from_vmlinuz(&boot_file).with_context(shown)?.release;
+            let elf = lava_vmlinuz::kernel_elf(&boot_file).with_context(shown)?;
+            let release = Kernel::from_elf(&elf).with_context(shown)?.release;
             (path, release)
         }
         None => {

@@ -9,7 +9,9 @@ use lava_analysis::Analysis;
 use lava_detect::Detector;
 use lava_event::{Action, Finding, Produced, SessionId, Verdict};
 use lava_evidence::{ImageFacts, Manifest, Outcome, PolicyFacts, SessionWriter, State, TaskFacts};
-use lava_microvisor::{Handle, Item, Items, MachineReport, MachineSpec, NetMode, Options, Profile, Session, Task};
+use lava_microvisor::{
+    Handle, Item, Items, MachineReport, MachineSpec, NetMode, Options, Profile, Session, Task, template::Template,
+};
 use lava_policy::Policy;
 
 use crate::prepare::{self, Guest, TaskFile};
@@ -124,7 +126,12 @@ impl Run {
         let how = if self.boot { " (the guest boots first)" } else { "" };
         live.progress(&format!("session {id}: opening {} as {}{how}", task.name, profile.name));
         let asks = policy.waits_for().collect();
-        let spec = MachineSpec { template, asks, ..self.machine(&id, evidence.dir(), &guest, &profile, tap.path) };
+        // A template has it unpacked.
+        let unpacked = if template.is_none() { Some(guest.kernel_in_memory()?) } else { None };
+        let kernel_file = unpacked.as_ref().map(|kernel| kernel.path.clone());
+        let kernel_file = kernel_file.or(template.as_ref().map(Template::kernel)).unwrap_or_default();
+        let machine = self.machine(&id, evidence.dir(), &guest, &profile, (tap.path, kernel_file));
+        let spec = MachineSpec { template, asks, ..machine };
         let options =
             Options { reboot: self.reboot, linger: LINGER, console: self.console, root: self.root, save_to: None };
         let task = Task { name: task.name, content: task.content, profile };
@@ -169,10 +176,17 @@ impl Run {
         manifest
     }
 
-    fn machine(&self, id: &SessionId, dir: &Path, guest: &Guest, profile: &Profile, tap: PathBuf) -> MachineSpec {
+    fn machine(
+        &self,
+        id: &SessionId,
+        dir: &Path,
+        guest: &Guest,
+        profile: &Profile,
+        (tap, kernel_file): (PathBuf, PathBuf),
+    ) -> MachineSpec {
         MachineSpec {
             image: guest.disk.clone(),
-            vmlinuz: guest.vmlinuz.clone(),
+            kernel_file,
             kernel: guest.release.clone(),
             scenario_disk: self.disk.clone(),
             memory_mib: profile.memory_mib,

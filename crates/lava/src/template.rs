@@ -137,9 +137,11 @@ fn build(
     draft: &Path,
 ) -> Result<KernelPlace> {
     let id = lava_event::SessionId(ulid::Ulid::new().to_string());
+    let kernel_file = draft.join(lava_microvisor::template::KERNEL);
+    std::fs::write(&kernel_file, guest.kernel_elf()?).with_context(|| kernel_file.display().to_string())?;
     let spec = MachineSpec {
         image: guest.disk.clone(),
-        vmlinuz: guest.vmlinuz.clone(),
+        kernel_file,
         kernel: guest.release.clone(),
         scenario_disk: disk.map(Path::to_path_buf),
         memory_mib: parts.memory_mib,

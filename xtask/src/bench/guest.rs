@@ -39,11 +39,14 @@ pub struct Places {
     empty: PathBuf,
     disk: PathBuf,
     scenario: PathBuf,
-    vmlinuz: PathBuf,
+    kernel: PathBuf,
 }
 
 impl Places {
     pub fn new(programs: &Path, image: &Image, scenarios: &Path) -> Result<Self> {
+        let boot_file = std::fs::read(image.vmlinuz("6.1").context("vmlinuz")?)?;
+        let kernel = shell::target().join("bench-kernel");
+        std::fs::write(&kernel, lava_vmlinuz::kernel_elf(&boot_file)?)?;
         let empty = shell::target().join("libempty_plugin.so");
         let source = shell::root().join("xtask/src/bench/empty_plugin.rs");
         let options = ["--edition=2024", "-O", "--crate-type=cdylib", "-o"];
@@ -55,7 +58,7 @@ impl Places {
             empty,
             disk: image.disk("6.1").context("disk")?,
             scenario: scenarios.join("proof.img"),
-            vmlinuz: image.vmlinuz("6.1").context("vmlinuz")?,
+            kernel,
         })
     }
 }
@@ -179,12 +182,9 @@ fn command(places: &Places, folder: &Path, watcher: Watcher) -> Result<Command> 
         Watcher::Nobody => {}
         Watcher::Empty => _ = qemu.args(["-plugin", &places.empty.display().to_string()]),
         Watcher::Tap(further) => {
-            let (plugin, ring, vmlinuz) = (places.plugin.display(), ring.display(), places.vmlinuz.display());
+            let (plugin, ring, kernel) = (places.plugin.display(), ring.display(), places.kernel.display());
             let more = "launcher=/usr/lib/lava/launcher";
-            qemu.args([
-                "-plugin",
-                &format!("{plugin},ring={ring},kernel={vmlinuz},origin=0,ram={ram},{more}{further}"),
-            ]);
+            qemu.args(["-plugin", &format!("{plugin},ring={ring},kernel={kernel},origin=0,ram={ram},{more}{further}")]);
         }
     }
     qemu.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(folder.join("log"))?);

@@ -55,6 +55,8 @@ struct Row {
     remove: Option<Words>,
     by: Option<Words>,
     not_by: Option<Words>,
+    #[serde(default)]
+    packages: bool,
     mode: Option<String>,
     xattr: Option<Words>,
 }
@@ -84,6 +86,7 @@ struct Act {
     what: What,
     by: Patterns,
     not_by: Patterns,
+    packages: bool,
 }
 
 // As in `asep.rs`: parsed once, and a table that does not parse is found by the test below.
@@ -137,7 +140,7 @@ fn compile(row: Row, lists: &BTreeMap<String, Patterns>) -> Result<Act, String> 
         why: row.why.leak(),
         false_positives: row.false_positives.leak(),
     }));
-    Ok(Act { about, title: row.what, what, by, not_by })
+    Ok(Act { about, title: row.what, what, by, not_by, packages: row.packages })
 }
 
 /// A program's names: the last part of its path, and that without the digits of a version (`python3.11`, `python`).
@@ -258,6 +261,9 @@ impl Behaviour for Acts {
             let mut hit = Hit::new(act.about, context, title, Vec::new());
             if matches!(act.what, What::Run { .. }) {
                 hit.grade = Grade::Inferred;
+            }
+            if act.packages {
+                hit.lower_if_packaged(context);
             }
             hits.push(hit);
         }

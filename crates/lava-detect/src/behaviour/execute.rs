@@ -5,15 +5,15 @@
 //! says what the interpreter is asked to do.
 //!
 //! How grave it is depends on the file: honest builds and installers make programs and scripts too, but compile them with the system's
-//! own compiler, or put them openly into a directory of their own. Openly run, a program is of medium severity and a script of low; what the
-//! system's compiler made is of low severity wherever it lies.
+//! own compiler, install them as a package, or put them openly into a directory of their own. Openly run, a program is of medium severity
+//! and a script of low; what the system's compiler made or its package manager unpacked is of low severity wherever it lies.
 //!
 //! The task's own file is not written by the task, so running or opening it is no finding.
 
 use lava_event::{Grade, GuestText, Kind, Severity, Stage};
 
 use super::{Behaviour, Context, Hit};
-use crate::memory::Dropped;
+use crate::memory::{Dropped, Origin};
 use crate::{About, path};
 
 static FILE: About = About {
@@ -32,6 +32,15 @@ static COMPILED: About = About {
     severity: Severity::Low,
     why: "The task compiled a program and ran it: source text passes where programs are looked at.",
     false_positives: "Whoever builds software.",
+};
+
+static INSTALLED: About = About {
+    id: "execute.installed_file",
+    technique: "T1546.016",
+    stage: Stage::Execute,
+    severity: Severity::Low,
+    why: "The task had a package installed, and what is in it runs: with root's rights, if it is a maintainer's script.",
+    false_positives: "Package installations.",
 };
 
 static SCRIPT: About = About {
@@ -60,7 +69,7 @@ pub(super) struct Execute;
 
 impl Behaviour for Execute {
     fn about(&self) -> Vec<&'static About> {
-        vec![&FILE, &COMPILED, &SCRIPT]
+        vec![&FILE, &COMPILED, &INSTALLED, &SCRIPT]
     }
 
     fn observe(&mut self, context: &Context<'_>, hits: &mut Vec<Hit>) {
@@ -68,19 +77,20 @@ impl Behaviour for Execute {
             return;
         }
         let Some(run) = dropped(context) else { return };
-        let (about, verb, openly) = match run.how {
-            How::Program if run.dropped.compiled => {
-                (&COMPILED, "was run: a program the task had compiled", Severity::Low)
+        let (about, verb, openly) = match (run.dropped.origin, run.how) {
+            (Origin::Packaged, _) => (&INSTALLED, "was run: a file of a package the task had installed", Severity::Low),
+            (Origin::Compiled, How::Program) => (&COMPILED, "was run: a program the task had compiled", Severity::Low),
+            (_, How::Program) => (&FILE, "was run: a file the task had written", Severity::Medium),
+            (_, How::Script | How::Argument) => {
+                (&SCRIPT, "was run as a script: a file the task had written", Severity::Low)
             }
-            How::Program => (&FILE, "was run: a file the task had written", Severity::Medium),
-            How::Script | How::Argument => (&SCRIPT, "was run as a script: a file the task had written", Severity::Low),
         };
         let title = format!("{} {verb}", path::shown(&run.dropped.path));
         let mut hit = Hit::new(about, context, title, run.dropped.path.clone());
         if !path::is_covert(&run.dropped.path) {
             hit.severity = openly;
         }
-        if run.how != How::Program {
+        if run.how != How::Program && run.dropped.origin != Origin::Packaged {
             hit.technique = script_technique(context);
         }
         if run.how == How::Argument {

@@ -43,8 +43,8 @@ pub const LAUNCHER: &str = "/usr/lib/lava/launcher";
 pub struct MachineSpec {
     /// The disk image, raw: vda. It is not changed.
     pub image: PathBuf,
-    /// The guest's kernel, as it lies in the image: the tap reads it.
-    pub vmlinuz: PathBuf,
+    /// The ELF file of the guest's kernel: the tap reads it.
+    pub kernel_file: PathBuf,
     /// Release of that kernel.
     pub kernel: String,
     /// A second disk, raw: vdb, mounted by the guest on `/opt/scenario`.

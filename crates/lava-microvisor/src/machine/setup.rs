@@ -203,7 +203,7 @@ fn prepare_tap(spec: &MachineSpec, runtime: &Runtime) -> Result<Prepared, Machin
     let ring = runtime.at("ring");
     let rings = Ring::create(&ring, spec.vcpus, RING)?;
     runtime.give(&ring)?;
-    let (plugin, kernel) = (Inherited::open(plugin, runtime.user)?, Inherited::open(&spec.vmlinuz, runtime.user)?);
+    let (plugin, kernel) = (Inherited::open(plugin, runtime.user)?, Inherited::open(&spec.kernel_file, runtime.user)?);
     let tap = Tap {
         plugin: plugin.path.clone(),
         ring,
