@@ -20,7 +20,7 @@ pub fn run() -> Result<u8> {
         ("guest image", image()),
         ("memory for a micro-VM", room(Path::new("/dev/shm"), MEMORY_MIB)),
         ("room for sessions", sessions()),
-        ("setpriv (util-linux)", program("setpriv")),
+        ("cage", lava_microvisor::qemu::check_cage().map_err(Into::into)),
     ];
     let mut ready = true;
     for (name, check) in checks {
@@ -63,10 +63,4 @@ fn room(folder: &Path, needed_mib: u64) -> Result<String> {
         anyhow::bail!("{} has {free} MiB free, {needed_mib} are needed", folder.display());
     }
     Ok(format!("{free} MiB free in {}", folder.display()))
-}
-
-fn program(name: &str) -> Result<String> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file());
-    found.map(|file| file.display().to_string()).ok_or_else(|| anyhow::anyhow!("not on PATH"))
 }

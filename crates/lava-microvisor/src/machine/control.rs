@@ -3,7 +3,7 @@
 //! One line of JSON is one request, one line the reply. The socket lies in a folder of its own, of mode 0700 and the
 //! supervisor's, because the runtime folder belongs to QEMU's user, who could put another socket in its place.
 //!
-//! Limits: if LAVA is not root, QEMU has the same user and so may reach the socket.
+//! QEMU's cage does not hold that folder.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
