@@ -39,6 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         asks: Vec::new(),
         session_dir,
         runtime_dir: format!("/dev/shm/lava-boot-{id}").into(),
+        scratch: Vec::new(),
         template: None,
         boot_timeout: Duration::from_secs(120),
         timeout: Duration::from_secs(60),

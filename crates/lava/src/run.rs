@@ -154,7 +154,7 @@ impl Run {
         let mut manifest = Manifest::new(id.clone(), env!("CARGO_PKG_VERSION"), facts, &profile.name, &now());
         manifest.image =
             ImageFacts { recipe: guest.image.manifest.recipe.parse().ok(), kernel: guest.release.clone(), disk: None };
-        manifest.host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
+        manifest.host = places::host();
         manifest.options = [
             ("kernel", self.kernel.clone()),
             ("timeout", self.timeout.to_string()),
@@ -187,6 +187,7 @@ impl Run {
             asks: Vec::new(),
             session_dir: dir.to_path_buf(),
             runtime_dir: places::runtime(id),
+            scratch: overlays(dir).into(),
             template: None,
             boot_timeout: BOOT_TIMEOUT,
             timeout: Duration::from_secs(self.timeout),
@@ -261,6 +262,8 @@ impl Run {
         if let Some(sent) = report.task_sent_ns {
             manifest.options.insert("task_sent_ns".into(), sent.to_string());
         }
+        let limits = report.unbounded.as_ref().map_or("control group".to_owned(), |why| format!("per process: {why}"));
+        manifest.options.insert("limits".into(), limits);
         let whole = ended.is_ok() && report.orderly;
         let mut detail: Vec<String> = report.detail.iter().chain(&report.faults).cloned().collect();
         detail.extend(ended.as_ref().err().map(|error| format!("{error:#}")));
@@ -272,8 +275,8 @@ impl Run {
         };
         let closed = evidence.close(&trace, outcome);
         // The overlay is as large as what the guest wrote; what matters of it is among the artifacts.
-        for overlay in ["vda.overlay", "vdb.overlay"] {
-            let _ = std::fs::remove_file(dir.join(overlay));
+        for overlay in overlays(&dir) {
+            let _ = std::fs::remove_file(overlay);
         }
         ended.with_context(|| format!("the session was closed early; what was recorded is in {}", dir.display()))?;
         closed?;
@@ -306,6 +309,11 @@ fn take(produced: &Produced, analysis: &mut Analysis, evidence: &mut SessionWrit
     let findings = analysis.observe(&produced.event).findings;
     findings.iter().try_for_each(|finding| evidence.finding(finding))?;
     Ok(findings)
+}
+
+/// Where a session's disks keep what the guest writes.
+fn overlays(dir: &Path) -> [PathBuf; 2] {
+    ["vda.overlay", "vdb.overlay"].map(|name| dir.join(name))
 }
 
 /// RFC 3339, UTC.

@@ -15,11 +15,13 @@ use lava_net::{NetConfig, NetServer};
 use lava_ring::Ring;
 
 use super::life::Happening;
+use super::owner::Owner;
 use super::{MachineError, MachineReport, MachineSpec};
 use crate::qemu;
 use crate::qemu::cage::Cage;
 use crate::qemu::command::{Layout, Tap};
-use crate::qemu::process::Process;
+use crate::qemu::limits::Limits;
+use crate::qemu::process::{Process, Start};
 use crate::qemu::users::{User, choose_user};
 use crate::stream::{Feeder, Item, Merger, QUEUE, Summary, Trouble};
 
@@ -40,12 +42,7 @@ pub(super) struct Runtime {
 
 impl Runtime {
     fn create(path: &Path, lock: Option<User>) -> Result<Self, MachineError> {
-        let made = fs::DirBuilder::new().mode(0o700).create(path);
-        made.map_err(|source| MachineError::Io {
-            what: "cannot create the runtime folder",
-            path: path.into(),
-            source,
-        })?;
+        fs::DirBuilder::new().mode(0o700).create(path).map_err(|source| no_folder(path, source))?;
         let runtime = Self { path: path.to_owned(), user: lock.as_ref().map(|user| user.id), _lock: lock };
         runtime.give(path)?;
         Ok(runtime)
@@ -60,6 +57,10 @@ impl Runtime {
         let given = self.user.map_or(Ok(()), |user| chown(path, Some(user), Some(user)));
         given.map_err(|source| MachineError::Io { what: "cannot give QEMU's user", path: path.into(), source })
     }
+}
+
+fn no_folder(path: &Path, source: io::Error) -> MachineError {
+    MachineError::Io { what: "cannot create the runtime folder", path: path.into(), source }
 }
 
 impl Drop for Runtime {
@@ -102,6 +103,7 @@ pub(super) fn set_up(
         return Err(MachineError::Shape { vcpus, memory_mib });
     }
     let qemu = qemu::find()?;
+    let mut owner = Owner::new(&spec.runtime_dir, &spec.scratch).map_err(|e| no_folder(&spec.runtime_dir, e))?;
     let runtime = Runtime::create(&spec.runtime_dir, choose_user()?)?;
     let user = runtime.user;
     let mut cage = Cage::new(user);
@@ -152,7 +154,7 @@ pub(super) fn set_up(
     };
     let (console, log) = (spec.session_dir.join("console.log"), spec.session_dir.join("qemu.log"));
     let views: Vec<DiskView> = disks.iter().map(DiskServer::view).collect();
-    let report = MachineReport {
+    let mut report = MachineReport {
         qemu: qemu.version.to_string(),
         user,
         mbr_sha256_before: mbr(&views),
@@ -162,7 +164,18 @@ pub(super) fn set_up(
         ..MachineReport::default()
     };
     let begun = feeder.now_ns();
-    let process = Process::spawn(&qemu, &layout.arguments()?, &cage, &console, &log)?;
+    let start = Start {
+        qemu: &qemu,
+        arguments: &layout.arguments()?,
+        cage: &cage,
+        limits: Limits { memory_mib, vcpus },
+        name: &runtime.path.file_name().unwrap_or_default().to_string_lossy(),
+        console: &console,
+        log: &log,
+    };
+    let process = Process::spawn(&start, |pid, group| owner.note(pid, group))?;
+    report.unbounded = process.unbounded().map(str::to_owned);
+    report.owner = Some(owner);
     let kind = Kind::VmStarted { qemu: report.qemu.clone(), kernel: spec.kernel.clone() };
     feeder.emit(Event::new(begun, Source::Microvisor, kind).into());
 

@@ -4,6 +4,7 @@
 
 pub(crate) mod cage;
 pub(crate) mod command;
+pub(crate) mod limits;
 pub(crate) mod process;
 pub(crate) mod users;
 
@@ -17,6 +18,7 @@ use std::time::SystemTime;
 
 use crate::lock;
 pub use cage::check_cage;
+pub use limits::check_limits;
 
 /// The program's name.
 const PROGRAM: &str = "qemu-system-x86_64";

@@ -23,6 +23,7 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use serde_json::Value;
 
 use super::cage::{self, BWRAP, Cage};
+use super::limits::{Group, Limits};
 use super::{Qemu, QemuError};
 use crate::lock;
 
@@ -46,34 +47,61 @@ pub(crate) struct Process {
 struct Running {
     pid: Pid,
     fd: OwnedFd,
+    /// Its control group, or why it has none.
+    group: Result<Group, String>,
+}
+
+/// What to start, and how.
+pub(crate) struct Start<'a> {
+    pub qemu: &'a Qemu,
+    pub arguments: &'a [String],
+    pub cage: &'a Cage,
+    pub limits: Limits,
+    /// What its control group is called.
+    pub name: &'a str,
+    /// Gets the first 16 MiB of the guest's console.
+    pub console: &'a Path,
+    /// Gets the first MiB of what QEMU complains.
+    pub log: &'a Path,
 }
 
 impl Process {
-    /// Starts it. `console` gets the first 16 MiB of the guest's console, `log` the first MiB of what QEMU complains.
+    /// Starts it. `note` is told its number and its control group before it begins.
     pub fn spawn(
-        qemu: &Qemu,
-        arguments: &[String],
-        cage: &Cage,
-        console: &Path,
-        log: &Path,
+        start: &Start<'_>,
+        note: impl FnOnce(Pid, Option<&Path>) -> Result<(), io::Error>,
     ) -> Result<Self, QemuError> {
         let create = |path: &Path| {
             File::create(path).map_err(|source| QemuError::Io { what: "cannot create", path: path.to_owned(), source })
         };
-        let (console, log) = (create(console)?, create(log)?);
-        let (mut child, report, go) = start(qemu, arguments, cage)?;
+        let (console, log) = (create(start.console)?, create(start.log)?);
+        let (mut child, report, go) = launch(start)?;
         let (out, err) = (child.stdout.take(), child.stderr.take());
         let tail = Arc::new(Mutex::new(Vec::new()));
         let mut process = Self { child, qemu: None, tail: Arc::clone(&tail), readers: Vec::new() };
         process.read("qemu-console", out, console, CONSOLE_LIMIT, None)?;
         process.read("qemu-stderr", err, log, LOG_LIMIT, Some(tail))?;
-        process.qemu = Some(process.begun(report)?);
+        let (pid, fd) = process.begun(report)?;
+        let group = start.limits.apply(pid, start.name);
+        let running = process.qemu.insert(Running { pid, fd, group: Err(String::new()) });
+        running.group = group?;
+        let noted = note(pid, running.group.as_ref().ok().map(|group| group.path.as_path()));
+        noted.map_err(|source| QemuError::Io {
+            what: "cannot write down process",
+            path: pid.to_string().into(),
+            source,
+        })?;
         go_on(go)?;
         Ok(process)
     }
 
+    /// Why no control group bounds it.
+    pub fn unbounded(&self) -> Option<&str> {
+        self.qemu.as_ref()?.group.as_ref().err().map(String::as_str)
+    }
+
     /// Waits until `bwrap` has started QEMU's process, which is held.
-    fn begun(&mut self, report: OwnedFd) -> Result<Running, QemuError> {
+    fn begun(&mut self, report: OwnedFd) -> Result<(Pid, OwnedFd), QemuError> {
         let mut text = Vec::new();
         // What can't be read tells nothing, and the process is looked at.
         let _ = File::from(report).take(REPORT).read_to_end(&mut text);
@@ -92,7 +120,7 @@ impl Process {
             path: pid.to_string().into(),
             source: error.into(),
         })?;
-        Ok(Running { pid, fd })
+        Ok((pid, fd))
     }
 
     fn read(
@@ -117,10 +145,8 @@ impl Process {
 
     /// Processor time it has used, all threads together; None if the host does not tell.
     pub fn cpu_time(&self) -> Option<Duration> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.qemu.as_ref()?.pid)).ok()?;
-        // proc(5): utime and stime are the 14th and 15th field; the second, the name, may hold blanks and ends with the last `)`.
-        let mut rest = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-        let ticks: u64 = rest.next()?.parse::<u64>().ok()? + rest.next()?.parse::<u64>().ok()?;
+        // utime and stime.
+        let ticks = stat_field(self.qemu.as_ref()?.pid, 14)? + stat_field(self.qemu.as_ref()?.pid, 15)?;
         Some(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
     }
 
@@ -144,8 +170,7 @@ impl Process {
             Some(qemu) => {
                 // It fails only if the process is gone already.
                 let _ = rustix::process::pidfd_send_signal(&qemu.fd, Signal::KILL);
-                let mut gone = [PollFd::new(&qemu.fd, PollFlags::IN)];
-                while rustix::event::poll(&mut gone, None) == Err(Errno::INTR) {}
+                pidfd_gone(&qemu.fd, None);
                 // `bwrap` takes QEMU's exit code, and ends.
             }
             None => drop(self.child.kill()),
@@ -179,17 +204,41 @@ pub(crate) fn how(status: ExitStatus) -> String {
     }
 }
 
+/// Waits until a process is gone, at most so long; whether it is.
+pub(crate) fn pidfd_gone(fd: &OwnedFd, limit: Option<Duration>) -> bool {
+    let limit = limit.and_then(|limit| limit.try_into().ok());
+    let mut gone = [PollFd::new(fd, PollFlags::IN)];
+    loop {
+        match rustix::event::poll(&mut gone, limit.as_ref()) {
+            Err(Errno::INTR) => {}
+            ready => return ready.is_ok_and(|ready| ready > 0),
+        }
+    }
+}
+
+/// When a process was started, ticks since the host's boot.
+pub(crate) fn start_time(pid: Pid) -> Option<u64> {
+    stat_field(pid, 22)
+}
+
+/// A field of `/proc/PID/stat` by its number in proc_pid_stat(5), from the third on.
+fn stat_field(pid: Pid, number: usize) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second, the name, may hold blanks and ends with the last `)`.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(number.checked_sub(3)?)?.parse().ok()
+}
+
 /// Starts `bwrap`: the process, what it reports through, and what lets QEMU go on.
-fn start(qemu: &Qemu, arguments: &[String], cage: &Cage) -> Result<(Child, OwnedFd, OwnedFd), QemuError> {
+fn launch(start: &Start<'_>) -> Result<(Child, OwnedFd, OwnedFd), QemuError> {
     /// A process that another thread starts meanwhile would inherit the pipes' ends too.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let failed = |error: Errno| QemuError::Io { what: "no pipe to", path: BWRAP.into(), source: error.into() };
     let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(failed);
     let ((report, reporting), (held, go)) = (pipe()?, pipe()?);
     let further = ["--info-fd", &reporting.as_raw_fd().to_string(), "--block-fd", &held.as_raw_fd().to_string()];
-    let mut command = cage.command(&qemu.path, &further.map(str::to_owned))?;
+    let mut command = start.cage.command(&start.qemu.path, &further.map(str::to_owned))?;
     // A group of its own: a Ctrl-C at the terminal is for the supervisor, which ends the session in order.
-    command.args(arguments).process_group(0);
+    command.args(start.arguments).process_group(0);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let _turn = lock(&ONE_AT_A_TIME);
     for end in [&reporting, &held] {
@@ -239,8 +288,17 @@ mod tests {
         let qemu = Qemu { path: "/bin/sh".into(), version: OLDEST };
         let arguments = ["-c".to_owned(), script.to_owned()];
         let (console, log) = (folder.path().join("console"), folder.path().join("log"));
-        let user = choose_user().expect("a user").map(|user| user.id);
-        (Process::spawn(&qemu, &arguments, &Cage::new(user), &console, &log).expect("spawn"), folder)
+        let user = choose_user().expect("a user");
+        let start = Start {
+            qemu: &qemu,
+            arguments: &arguments,
+            cage: &Cage::new(user.as_ref().map(|user| user.id)),
+            limits: Limits { memory_mib: 128, vcpus: 1 },
+            name: &format!("lava-test-{}", folder.path().file_name().expect("name").display()),
+            console: &console,
+            log: &log,
+        };
+        (Process::spawn(&start, |_, _| Ok(())).expect("spawn"), folder)
     }
 
     #[test]
@@ -255,6 +313,20 @@ mod tests {
         for (name, value) in told {
             assert_eq!(value.trim_start_matches('0').is_empty(), name != "Uid:", "{name} {value}");
         }
+    }
+
+    #[test]
+    fn it_is_limited_before_it_begins() {
+        let (mut process, folder) = shell("echo $(ulimit -c) $(ulimit -n) $(ulimit -f)");
+        assert!(
+            process.wait(Duration::from_secs(20)).is_some_and(|status| status.success()),
+            "{}",
+            process.complaint()
+        );
+        assert_eq!(process.complaint(), "");
+        let told = std::fs::read_to_string(folder.path().join("console")).expect("console");
+        // The shell tells file sizes in blocks of 512 bytes.
+        assert_eq!(told.trim(), format!("0 1024 {}", (128 + 64) * 2048));
     }
 
     #[test]
