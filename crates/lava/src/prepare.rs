@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +11,7 @@ use lava_guest::kernel::Kernel;
 use lava_image::{Image, Recipe};
 use lava_microvisor::{Profile, Profiles};
 use lava_policy::Policy;
+use tempfile::NamedTempFile;
 
 use crate::places;
 
@@ -147,23 +147,15 @@ impl Guest {
         lava_vmlinuz::kernel_elf(&boot_file).with_context(shown)
     }
 
-    /// The same in a file that is gone with it.
-    pub fn kernel_in_memory(&self) -> Result<Unpacked> {
-        let what = "a temporary file for the guest's kernel";
-        let mut file = tempfile::tempfile().context(what)?;
-        file.write_all(&self.kernel_elf()?).context(what)?;
+    /// The same in a file in `folder`, which is gone with what comes back.
+    pub fn kernel_file(&self, folder: &Path) -> Result<NamedTempFile> {
+        let what = || format!("a temporary file in {} for the guest's kernel", folder.display());
+        let mut file = NamedTempFile::new_in(folder).with_context(what)?;
+        file.write_all(&self.kernel_elf()?).with_context(what)?;
         // QEMU's user reads it.
-        file.set_permissions(fs::Permissions::from_mode(0o644)).context(what)?;
-        let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-        Ok(Unpacked { _file: file, path })
+        file.as_file().set_permissions(fs::Permissions::from_mode(0o644)).with_context(what)?;
+        Ok(file)
     }
-}
-
-/// A file without a name.
-pub struct Unpacked {
-    _file: fs::File,
-    /// Its path in this process.
-    pub path: PathBuf,
 }
 
 /// Finds the image and its kernel. What the image was built with was introspected before: unpacking and reading a kernel takes a third of

@@ -153,6 +153,7 @@ fn build(
         asks: Vec::new(),
         session_dir: draft.to_path_buf(),
         runtime_dir: places::runtime(&id),
+        scratch: vec![draft.to_path_buf()],
         template: None,
         boot_timeout: run::BOOT_TIMEOUT,
         timeout: WARM,
