@@ -16,6 +16,7 @@ mod identity;
 mod port;
 mod serve;
 mod task;
+mod trust;
 
 use std::time::Duration;
 
