@@ -25,6 +25,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("tshark", "judges the network's captures in tests"),
     ("default-jdk-headless", "compiles the scenario's applet"),
     ("python3", "helps the tests"),
+    ("7zip", "makes the archives that tests open"),
+    ("python3-reportlab", "makes the PDF documents that tests open"),
 ];
 
 /// The package of QEMU, and where Debian 12 has a new enough one.

@@ -95,6 +95,8 @@ pub(crate) struct Memory {
     packaging: BTreeSet<ProcessKey>,
     /// Processes that opened compiled files to copy them, and no other dropped ones.
     copying: BTreeMap<ProcessKey, bool>,
+    /// Where an archive is being unpacked to.
+    unpacking: Option<Vec<u8>>,
     saturated: bool,
 }
 
@@ -219,9 +221,23 @@ impl Memory {
             (Kind::FileUnlink { path, .. }, _) => {
                 self.by_path.remove(path.bytes());
             }
+            (Kind::VmTask { unpacks, .. } | Kind::VmMember { unpacks, .. }, _) => {
+                self.unpacking = unpacks.as_ref().map(|directory| format!("{directory}/").into_bytes());
+            }
+            (Kind::VmTaskExit { .. }, _) => self.unpacked(),
             // Anonymous devices (tmpfs) are empty after a restart, and their inode numbers begin anew.
             (Kind::VmReset { .. }, _) => self.by_inode.retain(|(device, _), _| device.0 != 0),
             _ => {}
+        }
+    }
+
+    /// What came out of the archive is the task's own content: nobody dropped it.
+    fn unpacked(&mut self) {
+        let Some(directory) = self.unpacking.take() else { return };
+        for file in &mut self.files {
+            if file.as_ref().is_some_and(|file| file.path.starts_with(&directory)) {
+                *file = None;
+            }
         }
     }
 

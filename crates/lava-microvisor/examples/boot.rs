@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let profiles = Profiles::load("images/profiles".as_ref())?;
             let profile = profiles.recognise(&name, &content).ok_or("no profile recognises it")?.clone();
-            Some(Task { name, content, profile })
+            Some(Task { name, content, profile, members: Profiles::default() })
         }
         None => None,
     };

@@ -46,7 +46,6 @@ pub fn task(path: &Path) -> Result<TaskFile> {
 
 /// The profile asked for (by name, or by its file's or folder's path), or the one that recognises the task.
 pub fn profile(wanted: Option<&str>, task: &TaskFile) -> Result<Profile> {
-    let shipped = places::share()?.join("images/profiles");
     match wanted {
         Some(path) if path.contains('/') => {
             let path = Path::new(path);
@@ -60,12 +59,12 @@ pub fn profile(wanted: Option<&str>, task: &TaskFile) -> Result<Profile> {
             found.with_context(|| format!("{} holds no profile", path.display()))
         }
         Some(name) => {
-            let profiles = Profiles::load(&shipped)?;
+            let profiles = shipped()?;
             let found = profiles.named(name, &task.name, &task.content).cloned();
             found.with_context(|| format!("there is no profile `{name}`; there are: {}", names(&profiles)))
         }
         None => {
-            let profiles = Profiles::load(&shipped)?;
+            let profiles = shipped()?;
             profiles.recognise(&task.name, &task.content).cloned().with_context(|| {
                 format!(
                     "{}: what kind of file this is, no profile recognises; name one with --profile: {}",
@@ -75,6 +74,15 @@ pub fn profile(wanted: Option<&str>, task: &TaskFile) -> Result<Profile> {
             })
         }
     }
+}
+
+/// What may open the files of an archive: the shipped profiles, if the task is one.
+pub fn members(profile: &Profile) -> Result<Profiles> {
+    Ok(if profile.unpacks.is_some() { shipped()? } else { Profiles::default() })
+}
+
+fn shipped() -> Result<Profiles> {
+    Ok(Profiles::load(&places::share()?.join("images/profiles"))?)
 }
 
 /// The profile of this name or file, where there is no task yet.

@@ -42,6 +42,9 @@ pub struct Run {
     /// How to open it: a profile's name, or the path of a profile's file. Recognised by content if not given.
     #[arg(long, value_name = "P")]
     profile: Option<String>,
+    /// The password of a protected archive.
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    password: String,
     /// What answers the attack: observe, protect, remediate, or a file of your own.
     #[arg(long, value_name = "FILE", default_value = "observe")]
     policy: String,
@@ -96,7 +99,8 @@ impl Run {
         let task = prepare::task(&self.task)?;
         let (policy, policy_hash) = prepare::policy(&self.policy)?;
         let checked = self.rules.as_deref().map(rules::load).transpose()?.unwrap_or_default();
-        let profile = prepare::profile(self.profile.as_deref(), &task)?;
+        let profile = prepare::profile(self.profile.as_deref(), &task)?.with_password(&self.password);
+        let members = prepare::members(&profile)?.with_password(&self.password);
         if let Some(disk) = self.disk.as_deref().filter(|disk| !disk.is_file()) {
             bail!("the disk {}: no such file", disk.display());
         }
@@ -135,7 +139,7 @@ impl Run {
         spec.scratch.extend(unpacked.as_ref().map(|file| file.path().to_path_buf()));
         let options =
             Options { reboot: self.reboot, linger: LINGER, console: self.console, root: self.root, save_to: None };
-        let task = Task { name: task.name, content: task.content, profile };
+        let task = Task { name: task.name, content: task.content, profile, members };
         let mut analysis = Analysis::with_detector(Detector::with_rules(checked.rules));
         let (ended, report) = match Session::run(spec, Some(task), options) {
             Ok((items, handle)) => {
@@ -310,9 +314,12 @@ impl Run {
                 report.reason
             );
         }
+        if let Some(why) = &report.unopened {
+            eprintln!("lava: {why}");
+        }
         Ok(match trace.verdict {
             Verdict::Malicious | Verdict::Suspicious => THREAT,
-            Verdict::Clean if report.orderly => CLEAN,
+            Verdict::Clean if report.orderly && report.unopened.is_none() => CLEAN,
             Verdict::Clean => FAILED,
         })
     }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use lava_event::{Action, Kind};
 use lava_image::ImageStore;
 use lava_microvisor::{
-    Item, KernelPlace, MachineSpec, Options, Profile, Session, Task, Template, TemplateParts, TemplateStore,
+    Item, KernelPlace, MachineSpec, Options, Profile, Profiles, Session, Task, Template, TemplateParts, TemplateStore,
 };
 
 use crate::places;
@@ -161,7 +161,7 @@ fn build(
     // The program that warms up reads nothing of its file: it is opened as an empty task.
     let mut warm = profile.clone();
     warm.command.clone_from(&parts.warm);
-    let settle = Task { name: "warm-up".into(), content: Vec::new(), profile: warm };
+    let settle = Task { name: "warm-up".into(), content: Vec::new(), profile: warm, members: Profiles::default() };
     let task = (!parts.warm.is_empty()).then_some(settle);
     let options = Options { save_to: Some(draft.to_path_buf()), ..Options::default() };
     let (items, handle) = Session::run(spec, task, options)?;

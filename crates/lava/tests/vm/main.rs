@@ -10,6 +10,7 @@ mod kernel;
 mod known_count;
 mod memory;
 mod processes;
+mod profiles;
 mod refuse;
 mod trouble;
 mod truth;
