@@ -66,11 +66,11 @@ async function ask<T>(path: string, init: RequestInit = {}): Promise<T> {
   return (text ? parse(text) : {}) as T;
 }
 
-function change<T>(path: string, body: unknown): Promise<T> {
+function change<T>(path: string, body: unknown, method = 'POST'): Promise<T> {
   const form = body instanceof FormData;
   const headers: Record<string, string> = { 'X-Lava-CSRF': csrf };
   if (!form) headers['Content-Type'] = 'application/json';
-  return ask<T>(path, { method: 'POST', headers, body: form ? body : JSON.stringify(body) });
+  return ask<T>(path, { method, headers, body: form ? body : JSON.stringify(body) });
 }
 
 function query(values: Record<string, string | number | undefined>): string {
@@ -92,7 +92,7 @@ export interface EventsQuery {
 export const api = {
   async me(): Promise<Me> {
     const me = await ask<Me>('/api/me');
-    csrf = me.csrf;
+    csrf = me.csrf ?? '';
     return me;
   },
   login: (with_: { user: string; password: string } | { token: string }) => change('/api/login', with_),
@@ -120,6 +120,7 @@ export const api = {
   decide: (id: string, seq: number, action: Action) => change(`${session(id)}/decide`, { seq, action }),
   policies: () => ask<{ policies: Policy[] }>('/api/policies'),
   checkPolicy: (text: string) => change<{ ok: boolean; diagnostics: Diagnostic[] }>('/api/policies/check', { text }),
+  storePolicy: (name: string, text: string) => change(`/api/policies/${encodeURIComponent(name)}`, { text }, 'PUT'),
   profiles: () => ask<{ profiles: { name: string; description: string }[] }>('/api/profiles'),
   search: (q: string, kind: string) => ask<{ hits: Hit[] }>(`/api/search${query({ q, kind })}`),
   audit: () => ask<{ entries: AuditEntry[] }>('/api/audit'),

@@ -132,7 +132,7 @@ export interface ProcessLane extends ProcessKey {
 export interface Artifact {
   sha256: string;
   size: number;
-  name?: string;
+  name?: string | null;
 }
 
 export interface Pending {
@@ -144,7 +144,7 @@ export interface Pending {
 export interface Me {
   user: string;
   role: 'viewer' | 'analyst' | 'admin';
-  csrf: string;
+  csrf: string | null;
 }
 
 export interface Overview {

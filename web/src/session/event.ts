@@ -1,7 +1,7 @@
 // Events in a line, and their fields as text.
 
-import { bytes } from '../lib/text';
-import type { LavaEvent } from '../lib/types';
+import { bytes, words } from '../lib/text';
+import type { Action, LavaEvent } from '../lib/types';
 
 /** Fields that are addresses: shown as hex. */
 export const ADDRESSES = new Set(['address', 'slide', 'direct_map', 'phys_base', 'flags']);
@@ -40,3 +40,23 @@ export function gist(event: LavaEvent): string {
   const size = typeof event['bytes'] === 'number' && event['bytes'] ? ` (${bytes(event['bytes'])})` : '';
   return about + size;
 }
+
+/** What an act that waits is about to do, as the end of "is about to". */
+export function intent(event: LavaEvent): string {
+  const path = fieldText(event['path']);
+  switch (event.kind) {
+    case 'disk.write': return `write ${bytes(Number(event['bytes']))} to the ${words(fieldText(event['region']))} of ${fieldText(event['disk'])}`;
+    case 'process.exec': return `run ${path}`;
+    case 'file.open': return `open ${path} for writing`;
+    case 'kernel.module_load': return `load the kernel module ${fieldText(event['name'])}`;
+    case 'kernel.immutable_write': return "write to the kernel's own code or tables";
+    default: return `do ${event.kind} (${gist(event)})`;
+  }
+}
+
+/** What each answer means for the guest. */
+export const MEANS: Record<Action, string> = {
+  deny: 'does not happen; the guest sees an error',
+  remediate: 'does not happen; the guest believes it did',
+  allow: 'happens; the attack plays on',
+};

@@ -7,7 +7,7 @@ import { layout, type Layout, type Places } from './layout';
 import { fromText, relatedTo, toText, type Selection } from './selection';
 
 /** States in which more events may come. */
-const LIVE = new Set(['queued', 'running', 'paused', 'starting']);
+const LIVE = new Set(['queued', 'starting', 'running', 'paused']);
 /** How often a live session's processes and waiting decisions are asked for. */
 const ASK_AGAIN_MS = 1000;
 /** Newest events kept for the live feed. */
@@ -151,7 +151,7 @@ export class SessionStore {
     try {
       const [processes, decisions] = await Promise.all([api.processes(this.id), api.decisions(this.id)]);
       this.processes = processes.processes;
-      this.wait(decisions.pending);
+      this.wait(decisions.pending ?? []);
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
       this.stream = 'lost'; // The next round tells.

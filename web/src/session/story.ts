@@ -36,6 +36,19 @@ const PHRASES: Record<string, string> = {
   'propagate.sniffing': 'listens to the network',
 };
 
+/** The same as what was tried, for what a policy can stop. */
+const TRIED: Record<string, string> = {
+  'execute.dropped_file': 'run a program it had dropped',
+  'execute.dropped_script': 'run a script it had dropped',
+  'execute.fileless': 'run a program that was never on the disk',
+  'persist.boot_sector': 'write into the boot sectors',
+  'persist.cron': 'plant a cron job',
+  'persist.kernel_memory': "change the kernel's memory",
+  'persist.kernel_module': 'load a kernel module',
+  'persist.mbr_boot_code': 'overwrite the boot code of the disk',
+  'persist.partition_table': 'change the partition table',
+};
+
 const WEIGHT = { critical: 4, high: 3, medium: 2, low: 1, info: 0 } as const;
 /** Findings below this neither make a verdict nor reach a stage. */
 const COUNTS = WEIGHT.medium;
@@ -43,22 +56,28 @@ const COUNTS = WEIGHT.medium;
 /** Phrases per stage that a sentence bears. */
 const PER_STAGE = 2;
 
-export function worst(findings: Finding[]): Finding | undefined {
-  return [...findings].sort((a, b) => WEIGHT[b.severity] - WEIGHT[a.severity])[0];
-}
-
 export interface Part {
   stage: Stage;
   text: string;
 }
 
-/** What the task did, stage by stage. */
-export function parts(findings: Finding[]): Part[] {
+/** What a finding says, and whether it came about: a policy may have stopped it, or may still be waiting for the analyst. */
+function phrase(finding: Finding, trace: Trace, waiting: Set<number>): string {
+  const done = PHRASES[finding.detector] ?? `used ${finding.technique.name}`;
+  const tried = TRIED[finding.detector] ? `tried to ${TRIED[finding.detector]}` : done;
+  if (finding.events.some((seq) => waiting.has(seq))) return `${tried} (waits for your decision)`;
+  const stopped = trace.decisions.find((decision) => decision.action !== 'allow' && finding.events.includes(decision.subject));
+  if (!stopped) return done;
+  return `${tried} (${stopped.action === 'deny' ? 'denied' : 'undone'})`;
+}
+
+/** What the task did, stage by stage. `waiting`: the events that wait for an answer. */
+export function parts(trace: Trace, findings: Finding[], waiting: Set<number>): Part[] {
   return STAGES.flatMap((stage) => {
     const here = findings
       .filter((finding) => finding.stage === stage && WEIGHT[finding.severity] >= COUNTS)
       .sort((a, b) => WEIGHT[b.severity] - WEIGHT[a.severity]);
-    const said = new Set(here.map((finding) => PHRASES[finding.detector] ?? `used ${finding.technique.name}`));
+    const said = new Set(here.map((finding) => phrase(finding, trace, waiting)));
     const told = [...said].slice(0, PER_STAGE);
     return told.length ? [{ stage, text: told.join(' and ') }] : [];
   });
@@ -78,7 +97,7 @@ export function ending(trace: Trace): string {
 /** What there is to say while nothing was found. */
 export function quiet(session: Session): string {
   if (session.state === 'queued') return 'waits for a free micro-VM';
-  if (session.state === 'running' || session.state === 'paused') return 'has done nothing that LAVA looks for, so far';
+  if (session.state === 'starting' || session.state === 'running' || session.state === 'paused') return 'has done nothing that LAVA looks for, so far';
   if (session.state === 'closed') return 'did nothing that LAVA looks for. That does not make it harmless';
   return 'did nothing that LAVA looks for before the session broke off';
 }
