@@ -369,6 +369,7 @@ mod tests {
         assert!(store.find(&parts).expect("find").is_none());
         let draft = store.draft(&parts).expect("draft");
         fs::write(draft.join("state"), "s").expect("state");
+        fs::write(draft.join(KERNEL), "k").expect("kernel");
         fs::write(draft.join("vda.overlay"), "o").expect("overlay");
         fs::write(draft.join("whole"), [vec![1; PAGE], vec![0; (1 << 20) - PAGE]].concat()).expect("ram");
         copy_sparse(&draft.join("whole"), &draft.join("ram")).expect("copy");
@@ -382,7 +383,7 @@ mod tests {
         // Made anew with another tap it replaces the old one; one of another kernel does not.
         let make = |parts: &TemplateParts| {
             let draft = store.draft(parts).expect("draft");
-            for name in ["state", "vda.overlay", "ram"] {
+            for name in ["state", KERNEL, "vda.overlay", "ram"] {
                 fs::copy(template.dir.join(name), draft.join(name)).expect("copy");
             }
             store.finish(&draft, parts, place, "later").expect("finish")
