@@ -8,6 +8,7 @@ use crate::files::Files;
 use crate::pipes::Pipes;
 use crate::processes::Processes;
 use crate::store::Store;
+use crate::verdict::Strengths;
 use crate::{Attribution, DecisionSummary, Delta, Edge, Node, NodeId, NodeKind, Snapshot, Trace};
 
 /// Findings kept; a detector says each thing once, so this is far away.
@@ -52,6 +53,7 @@ pub struct Graph {
     /// Endpoints, disk areas and modules, by name.
     pub(crate) names: std::collections::BTreeMap<(NodeKind, String), NodeId>,
     pub(crate) findings: Vec<Finding>,
+    strengths: Strengths,
     pub(crate) decisions: Vec<DecisionSummary>,
 }
 
@@ -75,6 +77,7 @@ impl Graph {
         }
         let before = self.verdict();
         self.findings.push(finding.clone());
+        self.strengths.add(finding);
         let mut deltas = vec![Delta::FindingAdded { finding: finding.clone() }];
         let verdict = self.verdict();
         if verdict != before {
@@ -140,14 +143,19 @@ impl Graph {
     /// The stages of the kill chain that findings speak of, first to last of the chain.
     #[must_use]
     pub fn stages(&self) -> Vec<Stage> {
-        crate::verdict::stages(&self.findings)
+        self.strengths.stages()
     }
 
-    /// Is it a threat? Malicious: a critical finding, or high ones in two stages. Suspicious: a
-    /// medium or high one. Else clean.
+    /// Is it a threat? The rule is `verdict.rs`'s.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
-        crate::verdict::verdict(&self.findings)
+        self.strengths.verdict()
+    }
+
+    /// 0 to 100; the rule is `verdict.rs`'s.
+    #[must_use]
+    pub fn score(&self) -> u8 {
+        self.strengths.score()
     }
 
     /// The findings, in the order in which they were made.

@@ -213,6 +213,48 @@ fn becoming_root_without_a_setuid_file_is_critical() {
 }
 
 #[test]
+fn findings_that_rest_on_each_other_are_one_incident() {
+    let trace = run(&drive_by()).trace();
+    assert_eq!(trace.incidents.len(), 1, "{:#?}", trace.incidents);
+    let all: Vec<usize> = (0..trace.findings.len()).collect();
+    assert_eq!(
+        (&trace.incidents[0].findings, trace.incidents[0].verdict, trace.score),
+        (&all, Verdict::Malicious, 100)
+    );
+    assert!(
+        trace.explanation.starts_with("Malicious (score 100 of 100): a critical finding: "),
+        "{}",
+        trace.explanation
+    );
+    assert!(trace.explanation.contains("persist.mbr_boot_code, T1542.003, inferred, event "), "{}", trace.explanation);
+}
+
+#[test]
+fn what_is_only_inferred_is_an_incident_of_its_own() {
+    let sh = "/usr/bin/dash";
+    let root = Credentials::default();
+    let user = Credentials { uid: 1000, euid: 1000, ..root };
+    let mut log = Log::task(sh, "/home/user/x.sh");
+    log.create(TASK, sh, "/tmp/x", 49)
+        .create(TASK, sh, "/var/spool/cron/crontabs/user", 50)
+        .read(300, "/usr/sbin/cron", "/var/spool/cron/crontabs/user", 50)
+        .fork(300, "/usr/sbin/cron", 301)
+        .act(301, "/usr/sbin/cron", Kind::ProcessCredentials { old: user, new: root });
+    let trace = run(&log.0).trace();
+    let of = |trace: &lava_graph::Trace| -> Vec<usize> { trace.incidents.iter().map(|i| i.findings.len()).collect() };
+    assert_eq!(of(&trace), [1, 1], "{:#?}", trace.findings);
+    assert!(
+        trace.explanation.contains("in 2 incidents that are not seen to rest on each other"),
+        "{}",
+        trace.explanation
+    );
+    // The job runs what the task dropped: now it is seen that they belong together.
+    log.exec(301, "/tmp/x", 49, 0o100_755, &["/tmp/x"]);
+    let trace = run(&log.0).trace();
+    assert_eq!((of(&trace), trace.incidents[0].stages.len()), (vec![trace.findings.len()], 3), "{:#?}", trace.findings);
+}
+
+#[test]
 fn a_flood_still_gives_a_small_trace() {
     let x = "/home/user/x";
     let mut log = Log::task(x, x);

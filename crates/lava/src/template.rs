@@ -138,9 +138,11 @@ fn build(
     draft: &Path,
 ) -> Result<KernelPlace> {
     let id = lava_event::SessionId(ulid::Ulid::new().to_string());
+    let kernel_file = draft.join(lava_microvisor::template::KERNEL);
+    std::fs::write(&kernel_file, guest.kernel_elf()?).with_context(|| kernel_file.display().to_string())?;
     let spec = MachineSpec {
         image: guest.disk.clone(),
-        vmlinuz: guest.vmlinuz.clone(),
+        kernel_file,
         kernel: guest.release.clone(),
         scenario_disk: disk.map(Path::to_path_buf),
         memory_mib: parts.memory_mib,
@@ -153,6 +155,7 @@ fn build(
         asks: Vec::new(),
         session_dir: draft.to_path_buf(),
         runtime_dir: places::runtime(&id),
+        scratch: vec![draft.to_path_buf()],
         template: None,
         boot_timeout: run::BOOT_TIMEOUT,
         timeout: WARM,

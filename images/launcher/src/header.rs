@@ -25,6 +25,11 @@ pub enum Header {
         /// Who.
         identity: Identity,
     },
+    /// Trust this authority of the network, then say `ready`.
+    Trust {
+        /// Its certificate, PEM.
+        trust: String,
+    },
     /// Tell every file below a directory, with its bytes.
     Members {
         /// The directory.
@@ -154,6 +159,12 @@ mod tests {
         let line = r#"{"identity":{"seed":"00","now_ns":5,"machine_id":"ab","host_name":"h","mac":"52"}}"#;
         let Some(Header::Identity { identity }) = check(&format!("{line}\n")) else { panic!("no identity") };
         assert_eq!((identity.now_ns, identity.host_name.as_str()), (5, "h"));
+    }
+
+    #[test]
+    fn an_authority_is_read() {
+        let read = check("{\"trust\":\"-----BEGIN\\n\"}\n");
+        assert_eq!(read, Some(Header::Trust { trust: "-----BEGIN\n".into() }));
     }
 
     #[test]

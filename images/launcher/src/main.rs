@@ -17,6 +17,7 @@ mod members;
 mod port;
 mod serve;
 mod task;
+mod trust;
 
 use std::time::Duration;
 

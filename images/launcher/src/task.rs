@@ -74,6 +74,11 @@ impl System for Guest {
         identity.take()
     }
 
+    fn trust(&self, certificate: &str) -> Result<(), String> {
+        let added = crate::trust::add(Path::new(crate::trust::BUNDLE), certificate);
+        added.map_err(|error| format!("{}: {error}", crate::trust::BUNDLE))
+    }
+
     fn reboot(&self) {
         restart(RebootCommand::Restart);
     }

@@ -21,6 +21,7 @@ use super::port::{self, Said};
 use super::setup::{Machine, mbr, random};
 use super::{MachineReport, MachineSpec, Options, Task};
 use crate::profile::Profile;
+use crate::qemu::process::how;
 use crate::qmp::{Qmp, QmpError, QmpEvent, dial};
 use crate::stream::{Ending, Trouble};
 use crate::template::copy_sparse;
@@ -216,7 +217,7 @@ impl Life {
     /// QEMU is gone or does not answer.
     fn crashed(&mut self, what: &str) -> End {
         let status = self.machine.process.wait(Duration::from_secs(5));
-        let status = status.map_or("it hangs".to_owned(), |status| status.to_string());
+        let status = status.map_or("it hangs".to_owned(), how);
         let complaint = self.machine.process.complaint();
         let complaint = if complaint.is_empty() { String::new() } else { format!("; QEMU says: {complaint}") };
         End::new("crashed", Some(format!("{what} ({status}){complaint}")), false)

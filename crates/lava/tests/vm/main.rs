@@ -6,6 +6,7 @@ mod common;
 mod control;
 mod files;
 mod ground_truth;
+mod kernel;
 mod known_count;
 mod memory;
 mod processes;
