@@ -24,6 +24,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("tshark", "judges the network's captures in tests"),
     ("default-jdk-headless", "compiles the scenario's applet"),
     ("python3", "helps the tests"),
+    ("python3-venv", "holds the validators of exports in tests"),
+    ("graphviz", "judges exported graphs in tests"),
 ];
 
 /// The package of QEMU, and where Debian 12 has a new enough one.
