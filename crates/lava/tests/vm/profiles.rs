@@ -40,7 +40,7 @@ fn open(path: PathBuf, options: &[&str]) -> Ran {
 /// What the archive held, and the profile that opened it.
 fn members(ran: &Ran) -> Vec<(String, Option<&str>)> {
     let member = |event| match event {
-        &Kind::VmMember { ref path, ref profile, .. } => Some((path.to_string(), profile.as_deref())),
+        Kind::VmMember { path, profile, .. } => Some((path.to_string(), profile.as_deref())),
         _ => None,
     };
     ran.events.iter().filter_map(|event| member(&event.kind)).collect()
