@@ -38,12 +38,12 @@ fn open(path: PathBuf, options: &[&str]) -> Ran {
 }
 
 /// What the archive held, and the profile that opened it.
-fn members<'a>(ran: &'a Ran) -> Vec<(String, Option<&'a str>)> {
-    let member = |event: &'a lava_event::Event| match &event.kind {
+fn members(ran: &Ran) -> Vec<(String, Option<&str>)> {
+    let members = ran.events.iter().filter_map(|event| match &event.kind {
         Kind::VmMember { path, profile, .. } => Some((path.to_string(), profile.as_deref())),
         _ => None,
-    };
-    ran.events.iter().filter_map(member).collect()
+    });
+    members.collect()
 }
 
 /// Whether a tainted program of that name opened that file.
