@@ -384,7 +384,14 @@ impl Life {
     fn open(&mut self, header: &Value, content: &[u8], limit: Duration, deadline: Instant) -> Result<Option<i64>, End> {
         self.task_runs = true;
         self.say(header, content)?;
-        let (code, signal, error) = self.outcome(limit, deadline)?;
+        let outcome = self.outcome(limit, deadline);
+        // How the screen looks at the end, be it that the time is up.
+        match &outcome {
+            Ok(_) => self.look()?,
+            Err(end) if end.asked => drop(self.look()),
+            Err(_) => {}
+        }
+        let (code, signal, error) = outcome?;
         self.task_runs = false;
         self.machine.feeder.tell(Kind::VmTaskExit { code, signal, error });
         Ok(code)
@@ -477,6 +484,8 @@ impl Life {
 
     fn finish(mut self, end: End, options: &Options) -> MachineReport {
         let mut end = end;
+        // How the guest goes down is no picture of the task's.
+        self.screen = None;
         if end.asked && end.reason != DISCARDED && self.resume().is_err() {
             self.fault("the held guest could not be let go on".to_owned());
         }

@@ -114,12 +114,12 @@ fn hostile_content_of_nested_archives_is_found() {
 
 #[test]
 fn a_screen_s_picture_is_kept() {
-    let folder = folder(&[("wait.sh", "#!/bin/sh\nsleep 2\n")]);
+    let folder = folder(&[("check.sh", HONEST)]);
     // The ordinary image draws nothing, so the picture is the firmware's text.
     let shipped = std::fs::read_to_string(root().join("images/profiles/script.toml")).unwrap();
     let profile = folder.path().join("screen.toml");
     std::fs::write(&profile, shipped.replace("memory_mib", "display = true\nmemory_mib")).unwrap();
-    let ran = open(folder.path().join("wait.sh"), &["--profile", profile.to_str().unwrap()]);
+    let ran = open(folder.path().join("check.sh"), &["--profile", profile.to_str().unwrap()]);
     check_clean(&ran);
     let pictures = |event: &lava_event::Event| match event.kind {
         Kind::VmScreen { picture } => Some(picture),
