@@ -11,6 +11,7 @@ mod setup;
 mod shell;
 mod test;
 mod validators;
+mod web;
 
 use std::process::ExitCode;
 
@@ -31,6 +32,8 @@ enum Command {
     Validators,
     /// Build LAVA (release): the `lava` command and the tap.
     Build,
+    /// Build the console's page into web/dist, unless it is there and newer than its sources.
+    Web,
     /// Build the guest image, unless it is there.
     Image,
     /// Build the scenarios.
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Command::Setup => setup::run(),
         Command::Validators => validators::run().map(|python| println!("{}", python.display())),
         Command::Build => build::lava().map(drop),
+        Command::Web => web::build(),
         Command::Image => build::image().map(drop),
         Command::Scenarios => build::scenarios().map(drop),
         Command::Demo => demo::run(),

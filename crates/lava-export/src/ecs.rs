@@ -230,7 +230,10 @@ fn category(kind: &Kind) -> (&'static str, &'static [&'static str]) {
         | Kind::FileRename { .. } => ("file", &["change"]),
         Kind::NetConnect { .. } | Kind::NetAccept { .. } => ("network", &["connection", "start"]),
         Kind::NetTransfer { .. } | Kind::NetFlow { .. } => ("network", &["connection", "info"]),
-        Kind::NetDns { .. } => ("network", &["protocol", "info"]),
+        Kind::NetStream { .. } => ("network", &["connection", "info"]),
+        Kind::NetDns { .. } | Kind::NetHttp { .. } | Kind::NetTls { .. } | Kind::NetMail { .. } => {
+            ("network", &["protocol", "info"])
+        }
         Kind::NetSocket { .. }
         | Kind::NetBind { .. }
         | Kind::NetListen { .. }
@@ -258,6 +261,7 @@ fn category(kind: &Kind) -> (&'static str, &'static [&'static str]) {
         | Kind::VmIntrospection { .. }
         | Kind::VmCloned { .. }
         | Kind::VmTask { .. }
+        | Kind::VmMember { .. }
         | Kind::VmTaskExit { .. }
         | Kind::VmReset { .. }
         | Kind::VmDecision { .. }
