@@ -1,7 +1,8 @@
 //! Templates: a guest that has booted, saved so that clones of it start in a blink.
 //!
 //! A template is a folder: the guest's RAM (`ram`, sparse), the devices' state (`state`), what the boot changed on the disks
-//! (`vda.overlay` and its map, `vdb.overlay`...), the kernel's ELF file (`kernel`), and `template.json`, which is written last: a folder without it is no template.
+//! (`vda.overlay` and its map, `vdb.overlay`...), the kernel's ELF file (`kernel`), and `template.json`, which is written last: a folder
+//! without it is no template.
 //! It is named by a hash of all it was made from; a change of any makes another template.
 //!
 //! Clones map the RAM privately: the pages they do not write are the template's, in the host's page cache, once for all.

@@ -48,7 +48,7 @@ impl Replay {
     /// Plays it, and says what came out.
     pub fn run(&self) -> Result<()> {
         let session = show::find(&self.session, self.out.as_deref())?;
-        let checked = self.rules.as_deref().map(rules::load).transpose()?.unwrap_or_default();
+        let checked = rules::load_any(self.rules.as_deref())?;
         let mut analysis = Analysis::with_detector(Detector::with_rules(checked.rules));
         let (live, mut pace) = (Live::new(false), Pace::new(self.speed));
         let end = self.until.map_or(u64::MAX, |second| (second * 1e9) as u64);
