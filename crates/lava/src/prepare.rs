@@ -185,7 +185,7 @@ pub fn guest(kernel: &str) -> Result<Guest> {
         Some(other) => {
             let path = PathBuf::from(other);
             let shown = || format!("{}: this kernel can't be introspected", path.display());
-            let release = Kernel::from_elf(&unpack(&path)?).with_context(shown)?.release;
+            let release = Kernel::from_elf(&unpack(&path).with_context(shown)?).with_context(shown)?.release;
             (path, release)
         }
         None => {
