@@ -26,9 +26,11 @@ pub(crate) struct Dropped {
 /// The files, by identity and by path.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
-    files: Vec<Option<Dropped>>,
-    by_inode: BTreeMap<((u32, u32), u64), usize>,
-    by_path: BTreeMap<Vec<u8>, usize>,
+    /// By a number that is given once, so that an old name of a forgotten file leads nowhere.
+    files: BTreeMap<u64, Dropped>,
+    next: u64,
+    by_inode: BTreeMap<((u32, u32), u64), u64>,
+    by_path: BTreeMap<Vec<u8>, u64>,
     /// When each tainted process opened the task's content first, and running which program.
     opened: BTreeMap<ProcessKey, (EventSeq, Vec<u8>)>,
     saturated: bool,
@@ -45,12 +47,12 @@ impl Memory {
 
     /// The dropped file of that identity.
     pub(crate) fn by_inode(&self, file: &FileId) -> Option<&Dropped> {
-        self.by_inode.get(&inode(file)).and_then(|&i| self.files.get(i)?.as_ref())
+        self.by_inode.get(&inode(file)).and_then(|id| self.files.get(id))
     }
 
     /// The dropped file of that resolved path.
     pub(crate) fn by_path(&self, path: &[u8]) -> Option<&Dropped> {
-        self.by_path.get(path).and_then(|&i| self.files.get(i)?.as_ref())
+        self.by_path.get(path).and_then(|id| self.files.get(id))
     }
 
     /// The event with which a process opened the task's content, and the program it was running.
@@ -58,9 +60,8 @@ impl Memory {
         self.opened.get(&process)
     }
 
-    /// Takes an event in. Called after the behaviours have seen it.
-    pub(crate) fn remember(&mut self, event: &Event, taint: &dyn Taint) {
-        let actor = event.actor().filter(|&actor| taint.is_tainted(actor));
+    /// Takes an event in; `actor` is who did it, if tainted. Called after the behaviours have seen it.
+    pub(crate) fn remember(&mut self, event: &Event, actor: Option<ProcessKey>, taint: &dyn Taint) {
         match (&event.kind, actor) {
             (Kind::FileOpen { path, .. }, Some(actor)) if taint.is_task_file(path) && self.opened.len() < MAX_FILES => {
                 let exe = event.process.as_ref().map(|process| process.exe.bytes().to_vec()).unwrap_or_default();
@@ -85,7 +86,7 @@ impl Memory {
             }
             (Kind::FileAttributes { path, file, .. }, Some(_)) => {
                 let known = self.find(path, Some(file));
-                if let Some(dropped) = known.and_then(|i| self.files.get_mut(i)?.as_mut()) {
+                if let Some(dropped) = known.and_then(|id| self.files.get_mut(&id)) {
                     note(&mut dropped.events, event.seq);
                 }
             }
@@ -93,7 +94,7 @@ impl Memory {
                 if let Some(known) = self.find(from, Some(file)) {
                     self.by_path.remove(from.bytes());
                     self.by_path.insert(to.bytes().to_vec(), known);
-                    if let Some(Some(dropped)) = self.files.get_mut(known) {
+                    if let Some(dropped) = self.files.get_mut(&known) {
                         dropped.path = to.bytes().to_vec();
                         if actor.is_some() {
                             note(&mut dropped.events, event.seq);
@@ -113,7 +114,7 @@ impl Memory {
         }
     }
 
-    fn find(&self, path: &GuestText, file: Option<&FileId>) -> Option<usize> {
+    fn find(&self, path: &GuestText, file: Option<&FileId>) -> Option<u64> {
         let by_inode = file.and_then(|file| self.by_inode.get(&inode(file)));
         by_inode.or_else(|| self.by_path.get(path.bytes())).copied()
     }
@@ -121,29 +122,31 @@ impl Memory {
     fn forget(&mut self, path: &GuestText, file: Option<&FileId>) {
         let by_inode = file.and_then(|file| self.by_inode.remove(&inode(file)));
         self.by_path.remove(path.bytes());
-        if let Some(slot) = by_inode.and_then(|i| self.files.get_mut(i)) {
-            *slot = None;
+        if let Some(id) = by_inode {
+            self.files.remove(&id);
         }
     }
 
     fn touch(&mut self, seq: EventSeq, path: &GuestText, file: Option<&FileId>) {
-        let at = self.find(path, file).filter(|&i| self.files.get(i).is_some_and(Option::is_some));
-        let at = at.unwrap_or_else(|| {
-            self.files.push(Some(Dropped { path: path.bytes().to_vec(), events: Vec::new() }));
-            self.files.len() - 1
-        });
-        if at >= MAX_FILES {
-            self.files.truncate(MAX_FILES);
-            self.saturated = true;
-            return;
-        }
+        let id = match self.find(path, file).filter(|id| self.files.contains_key(id)) {
+            Some(id) => id,
+            None if self.files.len() >= MAX_FILES => {
+                self.saturated = true;
+                return;
+            }
+            None => {
+                self.next += 1;
+                self.files.insert(self.next, Dropped { path: path.bytes().to_vec(), events: Vec::new() });
+                self.next
+            }
+        };
         if let Some(file) = file {
-            self.by_inode.insert(inode(file), at);
+            self.by_inode.insert(inode(file), id);
         }
         if self.by_path.len() < 2 * MAX_FILES {
-            self.by_path.insert(path.bytes().to_vec(), at);
+            self.by_path.insert(path.bytes().to_vec(), id);
         }
-        if let Some(Some(dropped)) = self.files.get_mut(at) {
+        if let Some(dropped) = self.files.get_mut(&id) {
             note(&mut dropped.events, seq);
         }
     }

@@ -21,7 +21,7 @@ pub(crate) fn decide(
     let mut faults = Vec::new();
     // A policy without rules costs nothing.
     let prepared = OnceCell::new();
-    for rule in rules {
+    for rule in rules.iter().filter(|rule| rule.condition.may_match(event, trace)) {
         let matched = match prepared.get_or_init(|| prepare(event, trace)) {
             Err(why) => Err(why.clone()),
             Ok((_, longest)) if rule.condition.loops && *longest > MAX_LIST => {

@@ -12,6 +12,7 @@ mod run;
 mod show;
 mod template;
 mod terminal;
+mod trace;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -60,6 +61,8 @@ enum Command {
     },
     /// Play a recorded session again: the trace grows as it did, thought of by today's detectors. No micro-VM is started.
     Replay(replay::Replay),
+    /// Print a session's graph: simplified, unfolded step by step or whole; all of it or an interval.
+    Trace(trace::Options),
     /// Hold a session against its hash chain and its manifest.
     ///
     /// Exit code: 0 every byte is as it was written, 1 not.
@@ -126,6 +129,7 @@ fn main() -> ExitCode {
             show::events(&session, kind.as_deref(), format, out.as_deref()).map(|()| CLEAN)
         }
         Command::Replay(replay) => replay.run().map(|()| CLEAN),
+        Command::Trace(options) => options.run().map(|()| CLEAN),
         Command::Verify { session, out } => {
             show::verify(&session, out.as_deref()).map(|intact| if intact { CLEAN } else { FAILED })
         }
