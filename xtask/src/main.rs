@@ -10,6 +10,7 @@ mod fuzz;
 mod setup;
 mod shell;
 mod test;
+mod web;
 
 use std::process::ExitCode;
 
@@ -28,6 +29,8 @@ enum Command {
     Setup,
     /// Build LAVA (release): the `lava` command and the tap.
     Build,
+    /// Build the console's page into web/dist, unless it is there and newer than its sources.
+    Web,
     /// Build the guest image, unless it is there.
     Image,
     /// Build the scenarios.
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Setup => setup::run(),
         Command::Build => build::lava().map(drop),
+        Command::Web => web::build(),
         Command::Image => build::image().map(drop),
         Command::Scenarios => build::scenarios().map(drop),
         Command::Demo => demo::run(),

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 
-use crate::{build, deps, fuzz, setup, shell};
+use crate::{build, deps, fuzz, setup, shell, web};
 
 /// Seconds per fuzz target: enough to see that it works and that nothing obvious breaks.
 const FUZZ: u64 = 5;
@@ -25,6 +25,7 @@ pub fn run() -> Result<()> {
     } else {
         eprintln!("xtask: clippy is not installed: lints NOT checked (rustup component add clippy)");
     }
+    web::test()?;
     fuzz::run(FUZZ)?;
     let programs = build::lava()?;
     let image = build::image()?;

@@ -136,6 +136,7 @@ fn synthetic() -> impl Iterator<Item = Event> {
         launcher: "/usr/lib/lava-launcher".into(),
         jit: vec![],
         hosts: vec![],
+        unpacks: None,
     };
     let start = [
         Event::new(0, Source::Microvisor, task),

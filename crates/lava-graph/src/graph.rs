@@ -16,12 +16,17 @@ const MAX_FINDINGS: usize = 10_000;
 /// Decisions kept.
 pub(crate) const MAX_DECISIONS: usize = 10_000;
 
-/// What `vm.task` told.
+/// Files of the task's content: its own, and of an archive those that are opened.
+pub(crate) const MAX_CONTENTS: usize = 257;
+
+/// What `vm.task` and `vm.member` told.
 #[derive(Clone, Debug)]
 pub(crate) struct Task {
     pub(crate) node: NodeId,
-    pub(crate) content: NodeId,
-    pub(crate) path: Vec<u8>,
+    /// The content's files, by path: the task's own, then what an archive held.
+    pub(crate) contents: Vec<(Vec<u8>, NodeId)>,
+    /// The launcher is about to fork the process that opens the content.
+    pub(crate) handed_over: bool,
     pub(crate) launcher: Vec<u8>,
     /// Base names of the profile's host programs.
     pub(crate) hosts: Vec<Vec<u8>>,
@@ -33,6 +38,13 @@ struct Grounds {
     /// The event at which it was made.
     since: EventSeq,
     edges: Vec<EdgeId>,
+}
+
+impl Task {
+    /// The node of the content of that path.
+    pub(crate) fn content(&self, path: &[u8]) -> Option<NodeId> {
+        self.contents.iter().find(|(known, _)| known == path).map(|(_, node)| *node)
+    }
 }
 
 /// The provenance and taint graph of one session.
@@ -134,10 +146,10 @@ impl Graph {
         self.processes.get(process).is_some_and(|state| state.tainted)
     }
 
-    /// True if the path names the task's content.
+    /// True if the path names the task's content, or what an archive held of it.
     #[must_use]
     pub fn is_task_file(&self, path: &GuestText) -> bool {
-        self.task.as_ref().is_some_and(|task| task.path == path.bytes())
+        self.task.as_ref().is_some_and(|task| task.content(path.bytes()).is_some())
     }
 
     /// True if the process runs (or ran, before an exec) a host program of the task's profile and opened the content.

@@ -98,6 +98,48 @@ fn honest_programs_give_nothing_that_counts() {
 }
 
 #[test]
+fn what_an_archive_held_is_content_and_what_it_drops_is_not() {
+    let (zip, sh, launcher) = ("/usr/bin/7zz", "/usr/bin/dash", "/usr/lib/lava-launcher");
+    let (setup, tool) = ("/home/user/a.zip.d/setup.sh", "/home/user/a.zip.d/tool");
+    let mut log = Log::task(zip, "/home/user/a.zip");
+    let Kind::VmTask { unpacks, .. } = &mut log.0[0].kind else { panic!("no task first") };
+    *unpacks = Some("/home/user/a.zip.d".into());
+    log.create(TASK, zip, setup, 50).create(TASK, zip, tool, 51).create(TASK, zip, "/tmp/aside", 52);
+    log.raw(None, Kind::VmTaskExit { code: Some(0), signal: None, error: None });
+    log.raw(
+        None,
+        Kind::VmMember {
+            path: text(setup),
+            size: 9,
+            sha256: None,
+            profile: Some("script".into()),
+            command: vec!["/bin/sh".into(), setup.into()],
+            hosts: vec![],
+            jit: vec![],
+            unpacks: None,
+            skipped: None,
+        },
+    );
+    log.fork(LAUNCHER, launcher, 210).exec(210, sh, 12, 0o100_755, &["sh", setup]).read(210, sh, setup, 50);
+    log.fork(210, sh, 211).exec(211, tool, 51, 0o100_755, &[tool]);
+    let graph = run(&log.0);
+    let tainted = |pid: u32| graph.is_tainted(ProcessKey { pid, start_ns: u64::from(pid) });
+    assert_eq!([LAUNCHER, 210, 211].map(tainted), [false, true, true]);
+    assert_eq!(detectors(&graph), Vec::<&str>::new());
+    assert!(graph.is_task_file(&text(setup)));
+    let labels: Vec<String> = graph.trace().nodes.into_iter().map(|node| node.label).collect();
+    assert!(labels.iter().any(|label| label == setup), "{labels:?}");
+
+    // What lies elsewhere was not in the archive, whoever wrote it; nor was what the content writes.
+    log.fork(210, sh, 212).exec(212, "/tmp/aside", 52, 0o100_755, &["aside"]);
+    log.create(210, sh, "/home/user/a.zip.d/new", 53);
+    log.fork(210, sh, 213).exec(213, "/home/user/a.zip.d/new", 53, 0o100_755, &["new"]);
+    let graph = run(&log.0);
+    let found = detectors(&graph).into_iter().filter(|id| *id == "execute.dropped_file").count();
+    assert_eq!(found, 2);
+}
+
+#[test]
 fn taint_is_cut_at_daemons_and_goes_on_in_their_jobs() {
     let sh = "/usr/bin/dash";
     let mut log = Log::task(sh, "/home/user/x.sh");

@@ -121,7 +121,13 @@ const FAILED: u8 = 1;
 const THREAT: u8 = 3;
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().command {
+    let command = Cli::parse().command;
+    let swept = places::sweep();
+    for swept in &swept {
+        let what = swept.problem.as_ref().map_or("was removed".to_owned(), |why| format!("can't be removed: {why}"));
+        eprintln!("lava: what {} left, whose `lava` was killed, {what}", swept.runtime_dir.display());
+    }
+    let done = match command {
         Command::Run(run) => run.run(),
         Command::Show { session, registers: true, out } => show::registers(&session, out.as_deref()).map(|()| CLEAN),
         Command::Show { session, registers: false, out } => show::session(&session, out.as_deref()).map(|()| CLEAN),
@@ -138,7 +144,7 @@ fn main() -> ExitCode {
         Command::Ctl { session, command, out } => ctl::ask(&session, command, out.as_deref()).map(|()| CLEAN),
         Command::Rules(command) => rules::command(&command),
         Command::Sessions { out } => show::sessions(out.as_deref()).map(|()| CLEAN),
-        Command::Doctor => doctor::run(),
+        Command::Doctor => doctor::run(&swept),
     };
     ExitCode::from(done.unwrap_or_else(|error| {
         // `lava events | head` closes the pipe: that is no failure to talk about.

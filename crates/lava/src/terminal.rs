@@ -94,6 +94,8 @@ impl Live {
                 format!("introspection ready: {} hooks{missing}", hooks.len())
             }
             Kind::VmTask { name, command, .. } => format!("task {name} opened: {}", command.join(" ")),
+            Kind::VmMember { command, .. } if command.is_empty() => event.kind.sentence(),
+            Kind::VmMember { path, command, .. } => format!("{path} of the archive opened: {}", command.join(" ")),
             Kind::VmTaskExit { code: Some(code), .. } => format!("task exited with code {code}"),
             Kind::VmTaskExit { signal: Some(signal), .. } => format!("task ended by signal {signal}"),
             Kind::VmTaskExit { error, .. } => {
