@@ -10,6 +10,7 @@ mod fuzz;
 mod setup;
 mod shell;
 mod test;
+mod validators;
 mod web;
 
 use std::process::ExitCode;
@@ -27,6 +28,8 @@ struct Cli {
 enum Command {
     /// Install what is missing on this host. Says what, before it does.
     Setup,
+    /// Make the Python environment with the exports' validators; prints its Python, for LAVA_TEST_VALIDATORS.
+    Validators,
     /// Build LAVA (release): the `lava` command and the tap.
     Build,
     /// Build the console's page into web/dist, unless it is there and newer than its sources.
@@ -68,6 +71,7 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Setup => setup::run(),
+        Command::Validators => validators::run().map(|python| println!("{}", python.display())),
         Command::Build => build::lava().map(drop),
         Command::Web => web::build(),
         Command::Image => build::image().map(drop),

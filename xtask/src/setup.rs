@@ -30,6 +30,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("nodejs", "builds the console's page"),
     ("npm", "fetches what the page is made of"),
     ("chromium", "the browser in which the page is tested"),
+    ("python3-venv", "holds the validators of exports in tests"),
+    ("graphviz", "judges exported graphs in tests"),
 ];
 
 /// The package of QEMU, and where Debian 12 has a new enough one.

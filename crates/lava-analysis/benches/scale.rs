@@ -245,11 +245,11 @@ fn recorded(events: Vec<Event>) -> impl Iterator<Item = Event> {
                 Kind::ProcessFork { child, .. } => other(&mut child.pid, &mut child.start_ns),
                 Kind::FileCreate { path, file: Some(file), .. }
                 | Kind::FileWrite { path, file, .. }
-                | Kind::FileUnlink { path, file } => {
-                    if path.bytes().starts_with(b"/tmp/") {
-                        file.inode += round << 32;
-                        *path = GuestText::from([path.bytes(), format!(".{round}").as_bytes()].concat());
-                    }
+                | Kind::FileUnlink { path, file }
+                    if path.bytes().starts_with(b"/tmp/") =>
+                {
+                    file.inode += round << 32;
+                    *path = GuestText::from([path.bytes(), format!(".{round}").as_bytes()].concat());
                 }
                 _ => {}
             }

@@ -3,6 +3,7 @@
 
 mod ctl;
 mod doctor;
+mod export;
 mod places;
 mod policy;
 mod prepare;
@@ -63,6 +64,8 @@ enum Command {
     Replay(replay::Replay),
     /// Print a session's graph: simplified, unfolded step by step or whole; all of it or an interval.
     Trace(trace::Options),
+    /// Write a session in a format that other tools read: docs/exports.md tells what is in each.
+    Export(export::Export),
     /// Hold a session against its hash chain and its manifest.
     ///
     /// Exit code: 0 every byte is as it was written, 1 not.
@@ -136,6 +139,7 @@ fn main() -> ExitCode {
         }
         Command::Replay(replay) => replay.run().map(|()| CLEAN),
         Command::Trace(options) => options.run().map(|()| CLEAN),
+        Command::Export(export) => export.run().map(|()| CLEAN),
         Command::Verify { session, out } => {
             show::verify(&session, out.as_deref()).map(|intact| if intact { CLEAN } else { FAILED })
         }

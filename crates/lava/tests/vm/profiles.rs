@@ -39,11 +39,11 @@ fn open(path: PathBuf, options: &[&str]) -> Ran {
 
 /// What the archive held, and the profile that opened it.
 fn members(ran: &Ran) -> Vec<(String, Option<&str>)> {
-    let member = |event| match event {
-        &Kind::VmMember { ref path, ref profile, .. } => Some((path.to_string(), profile.as_deref())),
+    let members = ran.events.iter().filter_map(|event| match &event.kind {
+        Kind::VmMember { path, profile, .. } => Some((path.to_string(), profile.as_deref())),
         _ => None,
-    };
-    ran.events.iter().filter_map(|event| member(&event.kind)).collect()
+    });
+    members.collect()
 }
 
 /// Whether a tainted program of that name opened that file.
