@@ -14,7 +14,7 @@ static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
 
 pub(crate) fn decide(
     default: Action,
-    rules: &[Rule],
+    rules: &[Arc<Rule>],
     event: &Event,
     trace: &TraceView,
 ) -> (Decision, Vec<EvaluationFault>) {
