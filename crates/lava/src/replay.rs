@@ -39,7 +39,8 @@ fn speed(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "a number from 0.001 to 1000000".to_owned())
 }
 
-fn moment(text: &str) -> Result<f64, String> {
+/// Seconds of a session.
+pub fn moment(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|second| (0.0..=1e9).contains(second));
     number.ok_or_else(|| "seconds, from 0".to_owned())
 }

@@ -46,6 +46,9 @@ pub struct Run {
     /// What answers the attack: observe, protect, remediate, or a file of your own.
     #[arg(long, value_name = "FILE", default_value = "observe")]
     policy: String,
+    /// Allow everything, and record what the policy would have answered.
+    #[arg(long)]
+    dry_run: bool,
     /// Folder of Sigma rules that are matched too; `lava rules check` says which can be used.
     #[arg(long, value_name = "DIR")]
     rules: Option<PathBuf>,
@@ -98,6 +101,8 @@ impl Run {
         let (policy, policy_hash) = prepare::policy(&self.policy)?;
         let checked = rules::load_any(self.rules.as_deref())?;
         let profile = prepare::profile(self.profile.as_deref(), &task)?.with_password(&self.password);
+        let policy = policy.for_profile(&profile.name);
+        let policy = if self.dry_run { policy.with_dry_run(true) } else { policy };
         let members = prepare::members(&profile)?.with_password(&self.password);
         if let Some(disk) = self.disk.as_deref().filter(|disk| !disk.is_file()) {
             bail!("the disk {}: no such file", disk.display());
@@ -175,6 +180,7 @@ impl Run {
             ("reboot", self.reboot.to_string()),
             ("boot", self.boot.to_string()),
             ("root", self.root.to_string()),
+            ("dry_run", self.dry_run.to_string()),
             ("rules", self.rules.as_ref().map(|dir| dir.display().to_string()).unwrap_or_default()),
             ("disk", self.disk.as_ref().map(|disk| disk.display().to_string()).unwrap_or_default()),
         ]

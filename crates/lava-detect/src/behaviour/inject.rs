@@ -79,6 +79,9 @@ impl Behaviour for Inject {
             self.jit.extend(jit.iter().cloned());
         }
         let Some(actor) = context.tainted_actor() else { return };
+        if !context.event.kind.name().starts_with("memory.") {
+            return;
+        }
         let program = context.program();
         let once = |what: &[u8]| [format!("{}.{}.", actor.pid, actor.start_ns).as_bytes(), what].concat();
         let hit = match &context.event.kind {

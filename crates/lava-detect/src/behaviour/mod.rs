@@ -28,12 +28,19 @@ pub(crate) struct Context<'a> {
     pub(crate) event: &'a Event,
     pub(crate) taint: &'a dyn Taint,
     pub(crate) memory: &'a Memory,
+    /// Asked once: every behaviour wants to know.
+    tainted: Option<ProcessKey>,
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    pub(crate) fn new(event: &'a Event, taint: &'a dyn Taint, memory: &'a Memory) -> Self {
+        let tainted = event.actor().filter(|&actor| taint.is_tainted(actor));
+        Self { event, taint, memory, tainted }
+    }
+
     /// The acting process, if it descends from the task.
-    pub(crate) fn tainted_actor(&self) -> Option<ProcessKey> {
-        self.event.actor().filter(|&actor| self.taint.is_tainted(actor))
+    pub(crate) const fn tainted_actor(&self) -> Option<ProcessKey> {
+        self.tainted
     }
 
     /// The acting program's path, for titles.
