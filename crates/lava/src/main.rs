@@ -3,6 +3,7 @@
 
 mod ctl;
 mod doctor;
+mod export;
 mod places;
 mod policy;
 mod prepare;
@@ -60,6 +61,8 @@ enum Command {
     },
     /// Play a recorded session again: the trace grows as it did, thought of by today's detectors. No micro-VM is started.
     Replay(replay::Replay),
+    /// Write a session in a format that other tools read: docs/exports.md tells what is in each.
+    Export(export::Export),
     /// Hold a session against its hash chain and its manifest.
     ///
     /// Exit code: 0 every byte is as it was written, 1 not.
@@ -132,6 +135,7 @@ fn main() -> ExitCode {
             show::events(&session, kind.as_deref(), format, out.as_deref()).map(|()| CLEAN)
         }
         Command::Replay(replay) => replay.run().map(|()| CLEAN),
+        Command::Export(export) => export.run().map(|()| CLEAN),
         Command::Verify { session, out } => {
             show::verify(&session, out.as_deref()).map(|intact| if intact { CLEAN } else { FAILED })
         }

@@ -9,7 +9,9 @@ use lava_analysis::Analysis;
 use lava_detect::Detector;
 use lava_event::{Action, Finding, Produced, SessionId, Verdict};
 use lava_evidence::{ImageFacts, Manifest, Outcome, PolicyFacts, SessionWriter, State, TaskFacts};
-use lava_microvisor::{Handle, Item, Items, MachineReport, MachineSpec, NetMode, Options, Profile, Session, Task};
+use lava_microvisor::{
+    Handle, Item, Items, MachineReport, MachineSpec, NetMode, Options, Profile, Session, Task, template::Template,
+};
 use lava_policy::Policy;
 
 use crate::prepare::{self, Guest, TaskFile};
@@ -40,6 +42,9 @@ pub struct Run {
     /// How to open it: a profile's name, or the path of a profile's file. Recognised by content if not given.
     #[arg(long, value_name = "P")]
     profile: Option<String>,
+    /// The password of a protected archive.
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    password: String,
     /// What answers the attack: observe, protect, remediate, or a file of your own.
     #[arg(long, value_name = "FILE", default_value = "observe")]
     policy: String,
@@ -94,7 +99,8 @@ impl Run {
         let task = prepare::task(&self.task)?;
         let (policy, policy_hash) = prepare::policy(&self.policy)?;
         let checked = self.rules.as_deref().map(rules::load).transpose()?.unwrap_or_default();
-        let profile = prepare::profile(self.profile.as_deref(), &task)?;
+        let profile = prepare::profile(self.profile.as_deref(), &task)?.with_password(&self.password);
+        let members = prepare::members(&profile)?.with_password(&self.password);
         if let Some(disk) = self.disk.as_deref().filter(|disk| !disk.is_file()) {
             bail!("the disk {}: no such file", disk.display());
         }
@@ -124,10 +130,16 @@ impl Run {
         let how = if self.boot { " (the guest boots first)" } else { "" };
         live.progress(&format!("session {id}: opening {} as {}{how}", task.name, profile.name));
         let asks = policy.waits_for().collect();
-        let spec = MachineSpec { template, asks, ..self.machine(&id, evidence.dir(), &guest, &profile, tap.path) };
+        // A template has it unpacked.
+        let unpacked = if template.is_none() { Some(guest.kernel_file(evidence.dir())?) } else { None };
+        let kernel_file = unpacked.as_ref().map(|file| file.path().to_path_buf());
+        let kernel_file = kernel_file.or(template.as_ref().map(Template::kernel)).unwrap_or_default();
+        let machine = self.machine(&id, evidence.dir(), &guest, &profile, (tap.path, kernel_file));
+        let mut spec = MachineSpec { template, asks, ..machine };
+        spec.scratch.extend(unpacked.as_ref().map(|file| file.path().to_path_buf()));
         let options =
             Options { reboot: self.reboot, linger: LINGER, console: self.console, root: self.root, save_to: None };
-        let task = Task { name: task.name, content: task.content, profile };
+        let task = Task { name: task.name, content: task.content, profile, members };
         let mut analysis = Analysis::with_detector(Detector::with_rules(checked.rules));
         let (ended, report) = match Session::run(spec, Some(task), options) {
             Ok((items, handle)) => {
@@ -169,10 +181,18 @@ impl Run {
         manifest
     }
 
-    fn machine(&self, id: &SessionId, dir: &Path, guest: &Guest, profile: &Profile, tap: PathBuf) -> MachineSpec {
+    fn machine(
+        &self,
+        id: &SessionId,
+        dir: &Path,
+        guest: &Guest,
+        profile: &Profile,
+        (tap, kernel_file): (PathBuf, PathBuf),
+    ) -> MachineSpec {
         MachineSpec {
             image: guest.disk.clone(),
-            vmlinuz: guest.vmlinuz.clone(),
+            scratch: overlays(dir).into(),
+            kernel_file,
             kernel: guest.release.clone(),
             scenario_disk: self.disk.clone(),
             memory_mib: profile.memory_mib,
@@ -187,7 +207,6 @@ impl Run {
             asks: Vec::new(),
             session_dir: dir.to_path_buf(),
             runtime_dir: places::runtime(id),
-            scratch: overlays(dir).into(),
             template: None,
             boot_timeout: BOOT_TIMEOUT,
             timeout: Duration::from_secs(self.timeout),
@@ -295,9 +314,12 @@ impl Run {
                 report.reason
             );
         }
+        if let Some(why) = &report.unopened {
+            eprintln!("lava: {why}");
+        }
         Ok(match trace.verdict {
             Verdict::Malicious | Verdict::Suspicious => THREAT,
-            Verdict::Clean if report.orderly => CLEAN,
+            Verdict::Clean if report.orderly && report.unopened.is_none() => CLEAN,
             Verdict::Clean => FAILED,
         })
     }

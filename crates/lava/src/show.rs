@@ -60,6 +60,7 @@ pub fn session(name: &str, out: Option<&Path>) -> Result<()> {
     }
     match session.trace() {
         Ok(trace) => {
+            terminal::explanation(&trace, style, out)?;
             terminal::kill_chain(&trace, style, out)?;
             terminal::noticed(&trace, style, out)?;
             terminal::decisions(&trace, out)?;

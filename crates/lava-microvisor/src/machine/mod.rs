@@ -29,7 +29,7 @@ use lava_event::Sha256;
 use lava_net::{NetError, NetSummary};
 use lava_ring::RingError;
 
-use crate::profile::Profile;
+use crate::profile::{Profile, Profiles};
 use crate::qemu::QemuError;
 use crate::stream::{Items, QUEUE};
 use crate::template::Template;
@@ -44,8 +44,8 @@ pub const LAUNCHER: &str = "/usr/lib/lava/launcher";
 pub struct MachineSpec {
     /// The disk image, raw: vda. It is not changed.
     pub image: PathBuf,
-    /// The guest's kernel, as it lies in the image: the tap reads it.
-    pub vmlinuz: PathBuf,
+    /// The ELF file of the guest's kernel: the tap reads it.
+    pub kernel_file: PathBuf,
     /// Release of that kernel.
     pub kernel: String,
     /// A second disk, raw: vdb, mounted by the guest on `/opt/scenario`.
@@ -88,6 +88,8 @@ pub struct Task {
     pub content: Vec<u8>,
     /// How it is opened.
     pub profile: Profile,
+    /// What may open the files that it holds, if it is an archive.
+    pub members: Profiles,
 }
 
 /// What else to do.
@@ -186,6 +188,8 @@ pub struct MachineReport {
     pub unbounded: Option<String>,
     /// Until this is dropped the session counts as running, and nobody sweeps its scratch files.
     pub owner: Option<Owner>,
+    /// Why nothing, or not all, of an archive's content was opened.
+    pub unopened: Option<String>,
     /// What went wrong on the host's side, in sentences.
     pub faults: Vec<String>,
     /// When the micro-VM was started: the stream's time 0.

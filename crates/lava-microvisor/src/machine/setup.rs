@@ -216,7 +216,7 @@ fn prepare_tap(spec: &MachineSpec, runtime: &Runtime, cage: &mut Cage) -> Result
     let tap = Tap {
         plugin: cage.show(plugin, "tap.so")?,
         ring,
-        kernel: cage.show(&spec.vmlinuz, "vmlinuz")?,
+        kernel: cage.show(&spec.kernel_file, "kernel")?,
         origin_ns: 0,
         launcher: spec.launcher.clone(),
         api: spec.api_trace,
