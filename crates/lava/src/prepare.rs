@@ -178,9 +178,7 @@ pub struct Guest {
 impl Guest {
     /// The kernel's ELF file, unpacked.
     pub fn kernel_elf(&self) -> Result<Vec<u8>> {
-        let shown = || format!("the guest's kernel {}", self.vmlinuz.display());
-        let boot_file = fs::read(&self.vmlinuz).with_context(shown)?;
-        lava_vmlinuz::kernel_elf(&boot_file).with_context(shown)
+        unpack(&self.vmlinuz)
     }
 
     /// The same in a file in `folder`, which is gone with what comes back.
@@ -194,8 +192,14 @@ impl Guest {
     }
 }
 
+fn unpack(vmlinuz: &Path) -> Result<Vec<u8>> {
+    let shown = || format!("the guest's kernel {}", vmlinuz.display());
+    let boot_file = fs::read(vmlinuz).with_context(shown)?;
+    lava_vmlinuz::kernel_elf(&boot_file).with_context(shown)
+}
+
 /// Finds the image that the profile needs, and its kernel. What the image was built with was introspected before: unpacking and reading a
-/// kernel takes a third of a second, and the tap has to do it again. Another one (`LAVA_VMLINUZ`) is looked at first.
+/// kernel takes a third of a second, and the tap has to read it again. Another one (`LAVA_VMLINUZ`) is looked at first.
 pub fn guest(profile: &Profile, kernel: &str) -> Result<Guest> {
     let name = profile.image.as_deref().unwrap_or(places::ORDINARY);
     let (recipe, image) = image::find(name).with_context(|| format!("opening it as {}", profile.name))?;
@@ -205,10 +209,8 @@ pub fn guest(profile: &Profile, kernel: &str) -> Result<Guest> {
     let (vmlinuz, release) = match std::env::var_os("LAVA_VMLINUZ") {
         Some(other) => {
             let path = PathBuf::from(other);
-            let boot_file = fs::read(&path).with_context(|| format!("the guest's kernel {}", path.display()))?;
             let shown = || format!("{}: this kernel can't be introspected", path.display());
-            let elf = lava_vmlinuz::kernel_elf(&boot_file).with_context(shown)?;
-            let release = Kernel::from_elf(&elf).with_context(shown)?.release;
+            let release = Kernel::from_elf(&unpack(&path).with_context(shown)?).with_context(shown)?.release;
             (path, release)
         }
         None => {
