@@ -188,6 +188,15 @@ impl Qmp {
         Ok(told.as_str().unwrap_or_default().to_owned())
     }
 
+    /// Writes the screen's picture to `file`, as PNG.
+    ///
+    /// # Errors
+    /// As [`Qmp::execute`]; a machine without a screen is refused.
+    pub fn screendump(&mut self, file: &Path) -> Result<(), QmpError> {
+        let arguments = json!({ "filename": file.display().to_string(), "format": "png" });
+        self.execute("screendump", Some(arguments)).map(drop)
+    }
+
     /// Stops the machine and writes the state of its devices to `file`; memory that is a shared file is not written.
     ///
     /// # Errors

@@ -46,6 +46,9 @@ pub struct TemplateParts {
     pub memory_mib: u32,
     /// Number of vCPUs.
     pub vcpus: u32,
+    /// It has a VGA.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub display: bool,
 }
 
 impl TemplateParts {
@@ -376,6 +379,7 @@ mod tests {
             scenario_disk: None,
             memory_mib: 1,
             vcpus: 2,
+            display: false,
         }
     }
 

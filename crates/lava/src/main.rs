@@ -4,12 +4,14 @@
 mod ctl;
 mod doctor;
 mod export;
+mod image;
 mod places;
 mod policy;
 mod prepare;
 mod replay;
 mod rules;
 mod run;
+mod screen;
 mod show;
 mod template;
 mod terminal;
@@ -79,6 +81,9 @@ enum Command {
     /// Check a policy, or try it on recorded sessions.
     #[command(subcommand)]
     Policy(policy::Command),
+    /// Build, list, show and remove guest images: the disks that micro-VMs boot from.
+    #[command(subcommand)]
+    Image(image::Command),
     /// Make, list, show and remove templates: guests that have booted, from which micro-VMs are cloned.
     #[command(subcommand)]
     Template(template::Command),
@@ -87,13 +92,15 @@ enum Command {
         /// A session's folder, its id, or `latest`.
         session: String,
         /// pause and resume: the guest and the task's clock; stop: end in order; discard: end at once, the evidence is closed as
-        /// usual; registers: of every vCPU; status: running or paused.
+        /// usual; registers: of every vCPU; screen: keep its picture; status: running or paused.
         #[arg(value_parser = ctl::command())]
         command: Asked,
         /// Folder of sessions, if not the usual one.
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
+    /// Write the picture on a session's screen to a file: now if it runs, else as it was last seen.
+    Screen(screen::Screen),
     /// Say which Sigma rules can be used, and why the others can't.
     #[command(subcommand)]
     Rules(rules::Command),
@@ -144,6 +151,8 @@ fn main() -> ExitCode {
             show::verify(&session, out.as_deref()).map(|intact| if intact { CLEAN } else { FAILED })
         }
         Command::Policy(command) => policy::command(&command),
+        Command::Screen(screen) => screen.run().map(|()| CLEAN),
+        Command::Image(command) => image::command(&command).map(|()| CLEAN),
         Command::Template(command) => template::command(&command).map(|()| CLEAN),
         Command::Ctl { session, command, out } => ctl::ask(&session, command, out.as_deref()).map(|()| CLEAN),
         Command::Rules(command) => rules::command(&command),

@@ -8,8 +8,10 @@ use lava_evidence::{Manifest, State};
 use lava_image::ImageStore;
 use lava_microvisor::machine::{Swept, is_running};
 
-/// The recipe of the guest image, below the share folder.
-const RECIPE: &str = "images/debian-bookworm.toml";
+/// The ordinary guest image: every host has it, the others extend it.
+pub const ORDINARY: &str = "debian-bookworm";
+/// Recipes of images, below the share folder.
+const RECIPES: &str = "images";
 /// The tap's file name.
 const TAP: &str = "liblava_tap.so";
 
@@ -21,15 +23,17 @@ pub fn share() -> Result<PathBuf> {
     }
     let starts = [std::env::current_exe().ok(), std::env::current_dir().ok()];
     let above = starts.iter().flatten().flat_map(|start| start.ancestors());
-    let found =
-        above.map(Path::to_path_buf).chain([PathBuf::from("/usr/share/lava")]).find(|f| f.join(RECIPE).is_file());
+    let found = above
+        .map(Path::to_path_buf)
+        .chain([PathBuf::from("/usr/share/lava")])
+        .find(|f| f.join(RECIPES).join(format!("{ORDINARY}.toml")).is_file());
     found
         .context("LAVA's own files (images/, rules/) are not to be found: set LAVA_SHARE to the folder that holds them")
 }
 
-/// The recipe of the guest image.
-pub fn recipe() -> Result<PathBuf> {
-    Ok(share()?.join(RECIPE))
+/// The folder of the images' recipes.
+pub fn recipes() -> Result<PathBuf> {
+    Ok(share()?.join(RECIPES))
 }
 
 /// The tap: `$LAVA_TAP`, or beside the program.

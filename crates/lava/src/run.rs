@@ -35,11 +35,15 @@ enum Trace {
 /// Options of `lava run`.
 #[derive(clap::Args)]
 pub struct Run {
-    /// The untrusted file.
+    /// The untrusted file, or an address (http://..., https://...).
+    #[arg(value_name = "FILE|URL")]
     task: PathBuf,
     /// How to open it: a profile's name, or the path of a profile's file. Recognised by content if not given.
     #[arg(long, value_name = "P")]
     profile: Option<String>,
+    /// The guest image, if not the one that the profile names: an archive with office documents in it needs `office`.
+    #[arg(long, value_name = "NAME")]
+    image: Option<String>,
     /// The password of a protected archive.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     password: String,
@@ -103,14 +107,15 @@ impl Run {
         let profile = prepare::profile(self.profile.as_deref(), &task)?.with_password(&self.password);
         let policy = policy.for_profile(&profile.name);
         let policy = if self.dry_run { policy.with_dry_run(true) } else { policy };
-        let members = prepare::members(&profile)?.with_password(&self.password);
+        let (profile, members) = prepare::in_image(profile, self.image.as_deref())?;
+        let members = members.with_password(&self.password);
         if let Some(disk) = self.disk.as_deref().filter(|disk| !disk.is_file()) {
             bail!("the disk {}: no such file", disk.display());
         }
         if profile.scenario_disk && self.disk.is_none() {
             bail!("the profile {} needs the programs of its scenario's disk: give it with --disk", profile.name);
         }
-        let guest = prepare::guest(&self.kernel)?;
+        let guest = prepare::guest(&profile, &self.kernel)?;
         let qemu = lava_microvisor::qemu::find()?;
         let tap = prepare::tap()?;
 
@@ -204,6 +209,7 @@ impl Run {
             kernel: guest.release.clone(),
             scenario_disk: self.disk.clone(),
             memory_mib: profile.memory_mib,
+            display: profile.display,
             vcpus: VCPUS,
             tap: Some(tap),
             launcher: lava_microvisor::machine::LAUNCHER.to_owned(),

@@ -44,11 +44,14 @@ pub enum Command {
     Discard,
     /// The vCPUs' registers.
     Registers,
+    /// The screen's picture: replied is the SHA-256 of an artifact of the session.
+    Screen,
 }
 
 impl Command {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Status, Self::Pause, Self::Resume, Self::Stop, Self::Discard, Self::Registers];
+    pub const ALL: [Self; 7] =
+        [Self::Status, Self::Pause, Self::Resume, Self::Stop, Self::Discard, Self::Registers, Self::Screen];
 
     /// The one of that name.
     #[must_use]
@@ -66,6 +69,7 @@ impl Command {
             Self::Stop => "stop",
             Self::Discard => "discard",
             Self::Registers => "registers",
+            Self::Screen => "screen",
         }
     }
 }

@@ -143,6 +143,7 @@ pub(super) fn set_up(
     let layout = Layout {
         memory_mib,
         vcpus,
+        display: spec.display,
         ram: clone.as_ref().map_or_else(|| runtime.at("ram"), |(ram, _)| ram.clone()),
         clone: clone.is_some(),
         disks: ["vda", "vdb"][..disks.len()].iter().map(|name| runtime.at(name)).collect(),

@@ -1,5 +1,6 @@
 //! From a profile's file to a [`Profile`].
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -78,6 +79,11 @@ struct Raw {
     #[serde(default)]
     scenario_disk: bool,
     unpacks: Option<String>,
+    image: Option<String>,
+    #[serde(default)]
+    display: bool,
+    #[serde(default)]
+    environment: BTreeMap<String, String>,
     #[serde(default)]
     variant: Vec<RawVariant>,
 }
@@ -189,6 +195,9 @@ fn build(mut raw: Raw) -> Result<Vec<Profile>, String> {
             priority: raw.priority,
             scenario_disk: raw.scenario_disk,
             unpacks: raw.unpacks.clone(),
+            image: raw.image.clone(),
+            display: raw.display,
+            environment: raw.environment.clone(),
             recognise,
         });
     }
