@@ -17,7 +17,7 @@ pub const MAX_LINE: usize = 4 << 20;
 /// Problems listed by the verifier.
 const MAX_PROBLEMS: usize = 100;
 /// The files whose hashes stand in the manifest.
-pub(crate) const HASHED: [&str; 8] = [
+pub(crate) const HASHED: [&str; 12] = [
     "events.jsonl",
     "chain.txt",
     "findings.jsonl",
@@ -26,6 +26,10 @@ pub(crate) const HASHED: [&str; 8] = [
     "report.html",
     "traffic.pcapng",
     "console.log",
+    "memory-1.elf",
+    "memory-2.elf",
+    "memory-3.elf",
+    "memory-4.elf",
 ];
 
 /// A session's folder.

@@ -5,6 +5,7 @@ mod ctl;
 mod doctor;
 mod export;
 mod image;
+mod output;
 mod places;
 mod policy;
 mod prepare;
@@ -13,6 +14,7 @@ mod rules;
 mod run;
 mod screen;
 mod show;
+mod symbols;
 mod template;
 mod terminal;
 mod trace;
@@ -92,7 +94,8 @@ enum Command {
         /// A session's folder, its id, or `latest`.
         session: String,
         /// pause and resume: the guest and the task's clock; stop: end in order; discard: end at once, the evidence is closed as
-        /// usual; registers: of every vCPU; screen: keep its picture; status: running or paused.
+        /// usual; registers: of every vCPU; screen: keep its picture; dump: keep the guest's memory as
+        /// memory-N.elf in the session's folder; status: running or paused.
         #[arg(value_parser = ctl::command())]
         command: Asked,
         /// Folder of sessions, if not the usual one.
@@ -101,6 +104,8 @@ enum Command {
     },
     /// Write the picture on a session's screen to a file: now if it runs, else as it was last seen.
     Screen(screen::Screen),
+    /// Write a guest kernel's symbols, or with --isf its symbols and types for Volatility 3.
+    Symbols(symbols::Options),
     /// Say which Sigma rules can be used, and why the others can't.
     #[command(subcommand)]
     Rules(rules::Command),
@@ -152,6 +157,7 @@ fn main() -> ExitCode {
         }
         Command::Policy(command) => policy::command(&command),
         Command::Screen(screen) => screen.run().map(|()| CLEAN),
+        Command::Symbols(options) => options.run().map(|()| CLEAN),
         Command::Image(command) => image::command(&command).map(|()| CLEAN),
         Command::Template(command) => template::command(&command).map(|()| CLEAN),
         Command::Ctl { session, command, out } => ctl::ask(&session, command, out.as_deref()).map(|()| CLEAN),

@@ -192,7 +192,8 @@ impl Guest {
     }
 }
 
-fn unpack(vmlinuz: &Path) -> Result<Vec<u8>> {
+/// A kernel's ELF file, out of its boot file.
+pub fn unpack(vmlinuz: &Path) -> Result<Vec<u8>> {
     let shown = || format!("the guest's kernel {}", vmlinuz.display());
     let boot_file = fs::read(vmlinuz).with_context(shown)?;
     lava_vmlinuz::kernel_elf(&boot_file).with_context(shown)
@@ -202,7 +203,12 @@ fn unpack(vmlinuz: &Path) -> Result<Vec<u8>> {
 /// kernel takes a third of a second, and the tap has to read it again. Another one (`LAVA_VMLINUZ`) is looked at first.
 pub fn guest(profile: &Profile, kernel: &str) -> Result<Guest> {
     let name = profile.image.as_deref().unwrap_or(places::ORDINARY);
-    let (recipe, image) = image::find(name).with_context(|| format!("opening it as {}", profile.name))?;
+    guest_of(name, kernel).with_context(|| format!("opening it as {}", profile.name))
+}
+
+/// That kernel of the image of that name.
+pub fn guest_of(name: &str, kernel: &str) -> Result<Guest> {
+    let (recipe, image) = image::find(name)?;
     let known = || recipe.kernels().collect::<Vec<_>>().join(", ");
     let missing = || anyhow!("the guest image has no kernel {kernel}; it has: {}", known());
     let disk = image.disk(kernel).ok_or_else(missing)?;

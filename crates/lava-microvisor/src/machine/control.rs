@@ -46,12 +46,14 @@ pub enum Command {
     Registers,
     /// The screen's picture: replied is the SHA-256 of an artifact of the session.
     Screen,
+    /// The guest's memory, into the session's folder: replied is the file's name and size.
+    Dump,
 }
 
 impl Command {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Status, Self::Pause, Self::Resume, Self::Stop, Self::Discard, Self::Registers, Self::Screen];
+    pub const ALL: [Self; 8] =
+        [Self::Status, Self::Pause, Self::Resume, Self::Stop, Self::Discard, Self::Registers, Self::Screen, Self::Dump];
 
     /// The one of that name.
     #[must_use]
@@ -70,6 +72,7 @@ impl Command {
             Self::Discard => "discard",
             Self::Registers => "registers",
             Self::Screen => "screen",
+            Self::Dump => "dump",
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Whatever happens comes through one queue: words of the launcher, QEMU's events, the caller's wish to stop, trouble of
 //! the merger. Every wait has an end.
 
+mod dump;
 mod members;
 mod screen;
 
@@ -92,6 +93,8 @@ struct Life {
     /// For how long it was held before.
     held: Duration,
     screen: Option<Screen>,
+    /// Memory dumps that were kept.
+    dumps: usize,
     _control: Option<Control>,
 }
 
@@ -108,6 +111,7 @@ pub(super) fn live(machine: Machine, spec: &MachineSpec, task: Option<&Task>, op
         paused: None,
         held: Duration::ZERO,
         screen: spec.display.then(Screen::default),
+        dumps: 0,
         _control: None,
     };
     // Without it the session runs as well; it only cannot be asked anything.
@@ -315,6 +319,7 @@ impl Life {
             Command::Stop => Ok("the session is being ended".to_owned()),
             Command::Discard => Ok("the micro-VM is being discarded".to_owned()),
             Command::Registers => qmp.registers(),
+            Command::Dump => self.dump(),
             Command::Screen => self.picture().map(|picture| picture.to_string()),
         }
     }

@@ -125,7 +125,7 @@ fn a_screen_s_picture_is_kept() {
         Kind::VmScreen { picture } => Some(picture),
         _ => None,
     };
-    let last = ran.events.iter().filter_map(pictures).last().expect("a picture");
+    let last = ran.events.iter().filter_map(pictures).next_back().expect("a picture");
     let file = folder.path().join("screen.png");
     let screen = lava().arg("screen").arg(ran.session.dir()).arg(&file).output().unwrap();
     assert!(screen.status.success(), "{}", String::from_utf8_lossy(&screen.stderr));
