@@ -19,10 +19,12 @@
 //! included, makes a consistent other one: keep the head elsewhere too.
 #![forbid(unsafe_code)]
 
+pub mod bundle;
 pub mod chain;
 mod error;
 mod files;
 mod manifest;
+mod place;
 mod reader;
 pub mod report;
 pub mod svg;

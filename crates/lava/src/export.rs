@@ -12,7 +12,7 @@ use crate::{output, show};
 /// Options of `lava export`.
 #[derive(clap::Args)]
 pub struct Export {
-    /// A session's folder, its id, or `latest`.
+    /// A session's folder, its id, its bundle, or `latest`.
     session: String,
     /// The format.
     #[arg(long, value_parser = format())]

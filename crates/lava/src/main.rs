@@ -1,6 +1,7 @@
 //! The `lava` command, and the only place that wires the stages of the pipeline together.
 #![forbid(unsafe_code)]
 
+mod bundle;
 mod ctl;
 mod doctor;
 mod export;
@@ -41,7 +42,7 @@ enum Command {
     Run(run::Run),
     /// Show a session: verdict, kill chain, trace, decisions.
     Show {
-        /// A session's folder, its id, or `latest`.
+        /// A session's folder, its id, its bundle, or `latest`.
         session: String,
         /// Instead, the events that carry the processor's registers: these, and how the program came there.
         #[arg(long)]
@@ -52,7 +53,7 @@ enum Command {
     },
     /// Print a session's events.
     Events {
-        /// A session's folder, its id, or `latest`.
+        /// A session's folder, its id, its bundle, or `latest`.
         session: String,
         /// Only events of this kind, or of this group: `process.exec`, `file`.
         #[arg(long, value_name = "KIND")]
@@ -70,16 +71,15 @@ enum Command {
     Trace(trace::Options),
     /// Write a session in a format that other tools read: docs/exports.md tells what is in each.
     Export(export::Export),
-    /// Hold a session against its hash chain and its manifest.
+    /// Put a session into one signed file: docs/bundle.md.
+    Bundle(bundle::Bundle),
+    /// Hold a session, or a bundle, against its hashes, its chain and its signature.
     ///
-    /// Exit code: 0 every byte is as it was written, 1 not.
-    Verify {
-        /// A session's folder, its id, or `latest`.
-        session: String,
-        /// Folder of sessions, if not the usual one.
-        #[arg(long, value_name = "DIR")]
-        out: Option<PathBuf>,
-    },
+    /// Exit code: 0 every byte is as it was written (a bundle: and signed with the given key, or your own), 1 not, 4 a bundle that is as it
+    /// was signed, but with a key that is not known here.
+    Verify(bundle::Verify),
+    /// Print the public key that signs your bundles; it is made if there is none.
+    Key,
     /// Check a policy, or try it on recorded sessions.
     #[command(subcommand)]
     Policy(policy::Command),
@@ -134,6 +134,8 @@ const CLEAN: u8 = 0;
 const FAILED: u8 = 1;
 /// A threat was found.
 const THREAT: u8 = 3;
+/// Signed by somebody, but by whom is not known.
+const UNKNOWN_KEY: u8 = 4;
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
@@ -152,9 +154,9 @@ fn main() -> ExitCode {
         Command::Replay(replay) => replay.run().map(|()| CLEAN),
         Command::Trace(options) => options.run().map(|()| CLEAN),
         Command::Export(export) => export.run().map(|()| CLEAN),
-        Command::Verify { session, out } => {
-            show::verify(&session, out.as_deref()).map(|intact| if intact { CLEAN } else { FAILED })
-        }
+        Command::Bundle(bundle) => bundle.run().map(|()| CLEAN),
+        Command::Verify(verify) => verify.run(),
+        Command::Key => bundle::key().map(|()| CLEAN),
         Command::Policy(command) => policy::command(&command),
         Command::Screen(screen) => screen.run().map(|()| CLEAN),
         Command::Symbols(options) => options.run().map(|()| CLEAN),

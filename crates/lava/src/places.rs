@@ -84,12 +84,24 @@ pub fn host() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
 }
 
+/// The user's own key that signs bundles: `lava/evidence.key` among the user's configuration.
+pub fn key() -> Result<PathBuf> {
+    absolute("XDG_CONFIG_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".config")))
+        .map(|config| config.join("lava/evidence.key"))
+        .context("neither XDG_CONFIG_HOME nor HOME is set: give a key with --key")
+}
+
+/// An absolute path in the environment; others are ignored, as the XDG specification wants.
+fn absolute(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
 /// The folder of sessions: the given one, `$LAVA_SESSIONS`, or `lava/sessions` among the user's data.
 pub fn sessions(given: Option<&Path>) -> Result<PathBuf> {
     if let Some(folder) = given {
         return Ok(folder.to_path_buf());
     }
-    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     absolute("LAVA_SESSIONS")
         .or_else(|| absolute("XDG_DATA_HOME").map(|data| data.join("lava/sessions")))
         .or_else(|| absolute("HOME").map(|home| home.join(".local/share/lava/sessions")))

@@ -167,6 +167,12 @@ pub fn hash(path: &Path) -> Result<Sha256> {
     Ok(Sha256::of(&bytes))
 }
 
+/// Hashes of programs and files by name; one that can't be read has none.
+pub fn hashes<const N: usize>(files: [(&str, Option<PathBuf>); N]) -> Vec<(String, Sha256)> {
+    let hash = |(name, path): (&str, Option<PathBuf>)| Some((name.to_owned(), hash(&path?).ok()?));
+    files.into_iter().filter_map(hash).collect()
+}
+
 /// The guest: image, disk, kernel.
 pub struct Guest {
     pub image: Image,

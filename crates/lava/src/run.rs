@@ -133,8 +133,17 @@ impl Run {
         manifest.policy = PolicyFacts { name: policy.name().to_owned(), sha256: Some(policy_hash) };
         manifest.qemu = qemu.version.to_string();
         manifest.tap = Some(tap.sha256);
+        manifest.template = template.as_ref().map(|template| template.parts.name());
+        manifest.hashes.extend(checked.sha256.map(|sha256| ("rules".to_owned(), sha256)));
         let mut evidence = SessionWriter::create(&places::sessions(self.out.as_deref())?, &id, manifest)?;
 
+        // Beside the session: tens of megabytes, and the task need not wait for them.
+        let programs = [
+            ("lava", std::env::current_exe().ok()),
+            ("qemu", Some(qemu.path)),
+            ("vmlinuz", Some(guest.vmlinuz.clone())),
+        ];
+        let hashes = std::thread::spawn(move || prepare::hashes(programs));
         let how = if self.boot { " (the guest boots first)" } else { "" };
         live.progress(&format!("session {id}: opening {} as {}{how}", task.name, profile.name));
         let asks = policy.waits_for().collect();
@@ -170,14 +179,19 @@ impl Run {
                 (Err(error.into()), report)
             }
         };
+        evidence.manifest_mut().hashes.extend(hashes.join().unwrap_or_default());
         self.finish(ended, &report, &analysis, evidence)
     }
 
     fn manifest(&self, id: &SessionId, task: &TaskFile, profile: &Profile, guest: &Guest) -> Manifest {
         let facts = TaskFacts { name: task.name.clone(), sha256: task.sha256, size: task.content.len() as u64 };
         let mut manifest = Manifest::new(id.clone(), env!("CARGO_PKG_VERSION"), facts, &profile.name, &now());
-        manifest.image =
-            ImageFacts { recipe: guest.image.manifest.recipe.parse().ok(), kernel: guest.release.clone(), disk: None };
+        let known = guest.image.manifest.kernels.get(&self.kernel);
+        manifest.image = ImageFacts {
+            recipe: guest.image.manifest.recipe.parse().ok(),
+            kernel: guest.release.clone(),
+            disk: known.and_then(|known| known.disk_sha256.parse().ok()),
+        };
         manifest.host = places::host();
         manifest.options = [
             ("kernel", self.kernel.clone()),
