@@ -829,9 +829,9 @@ pub enum Kind {
         alpn: Vec<GuestText>,
         /// Agreed upon: `TLSv1.3`, `TLSv1.2`; empty if nothing was.
         version: String,
-        /// Fingerprint of its hello: JA3 (MD5, as hex digits).
+        /// Fingerprint of its hello: JA3 (MD5, as hex digits); empty if that was not understood.
         ja3: String,
-        /// Fingerprint of its hello: JA4.
+        /// Fingerprint of its hello: JA4; empty likewise.
         ja4: String,
         /// `established`, or why it was not: most often that the guest does not trust our certificate.
         outcome: String,

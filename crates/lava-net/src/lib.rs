@@ -9,8 +9,8 @@
 //! *Invariant*: nothing gets out. The crate opens one Unix socket to listen on, and no socket of any host network, ever:
 //! no packet of the guest reaches a host, a container or the Internet through it.
 //!
-//! *Invariant*: nothing is answered that was not recorded and reported first. A frame is in the capture before it is
-//! looked at, an event is with the [`Outlet`] (and the frame it names is in the file) before the answer is sent. If the
+//! *Invariant*: nothing is answered that was not recorded and reported first. A frame is in the capture before anything is said
+//! of it, an event is with the [`Outlet`] (and the frame it names is in the file) before the answer is sent. If the
 //! capture fails (disk full, or [`CAPTURE_LIMIT`] reached) the network goes silent: it reads and forgets, says so once
 //! with `vm.gap`, and the summary carries the fault. A network without evidence would be worse than none.
 //!
@@ -21,12 +21,16 @@
 
 #![forbid(unsafe_code)]
 
+mod authority;
 mod capture;
+mod content;
 mod datagrams;
 mod dhcp;
 mod dns;
 mod emit;
 mod flow;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod lan;
 mod peer;
 mod server;
@@ -43,9 +47,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use authority::Authority;
 use lava_event::Outlet;
+use world::World;
 
+pub use authority::AuthorityError;
 pub use capture::CAPTURE_LIMIT;
+pub use content::{Content, ContentError};
 pub use stream::MAX_FRAME;
 
 /// Where the network meets the micro-VM and the evidence.
@@ -60,6 +68,8 @@ pub struct NetConfig {
     pub mac_of_guest: Option<[u8; 6]>,
     /// What the guest is answered.
     pub mode: Mode,
+    /// What the simulated web has; for all else something is made up.
+    pub content: Content,
 }
 
 /// What the guest is answered.
@@ -103,6 +113,9 @@ pub enum NetError {
         /// Why.
         source: io::Error,
     },
+    /// There is nobody to sign for TLS.
+    #[error("the simulated network has no authority for TLS: {0}")]
+    Authority(#[from] AuthorityError),
     /// No thread, or no descriptor to stop it with.
     #[error("cannot start the network's thread: {0}")]
     Thread(io::Error),
@@ -115,6 +128,7 @@ pub struct NetServer {
     /// Closing it ends the thread.
     wake: Option<UnixStream>,
     socket: PathBuf,
+    certificate: Option<String>,
 }
 
 impl NetServer {
@@ -125,15 +139,26 @@ impl NetServer {
     pub fn start(config: NetConfig, outlet: Arc<dyn Outlet>) -> Result<Self, NetError> {
         let (wake, woken) = UnixStream::pair().map_err(NetError::Thread)?;
         let socket = config.socket.clone();
-        let server = server::Server::new(config, outlet, woken)?;
+        let world = match config.mode {
+            Mode::Refuse => None,
+            Mode::Simulated => Some(World::new(config.content.clone(), Authority::new()?)),
+        };
+        let certificate = world.as_ref().and_then(|world| world.authority.as_ref()).map(|own| own.pem().to_owned());
+        let server = server::Server::new(config, world, outlet, woken)?;
         let thread = std::thread::Builder::new().name("lava-net".into()).spawn(move || server.run());
         match thread {
-            Ok(thread) => Ok(Self { thread: Some(thread), wake: Some(wake), socket }),
+            Ok(thread) => Ok(Self { thread: Some(thread), wake: Some(wake), socket, certificate }),
             Err(error) => {
                 let _ = std::fs::remove_file(&socket);
                 Err(NetError::Thread(error))
             }
         }
+    }
+
+    /// The certificate of the authority that signs for every host of a simulated network, PEM: the guest is to trust it.
+    #[must_use]
+    pub fn certificate(&self) -> Option<&str> {
+        self.certificate.as_deref()
     }
 
     /// Ends the connection, completes the capture and removes the socket. Waits for an event that the [`Outlet`] is

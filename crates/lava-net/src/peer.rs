@@ -3,12 +3,12 @@
 //!
 //! | The guest sends | We answer |
 //! |---|---|
-//! | ARP request for an address of the LAN that is not its own | yes, each address has its MAC |
+//! | ARP request for an address of the LAN | yes if somebody is there (`lan`), each address has its MAC; refusing: all are there |
 //! | DHCP DISCOVER, REQUEST | OFFER, ACK or NAK |
 //! | DNS query, to anybody | an address for every name; refusing: REFUSED |
-//! | TCP to anybody | a connection (`stack`, `service`); refusing, or what belongs to no connection: RST |
+//! | TCP to anybody | a connection (`stack`, `service`); refusing, closed ports of the LAN, what belongs to no connection: RST |
 //! | other UDP to anybody | nothing, it is recorded (`datagrams`); refusing: ICMP port unreachable |
-//! | ping to the gateway | echo reply |
+//! | ping to anybody | echo reply; refusing: from the gateway alone |
 //! | all the rest: IPv6, VLAN, fragments, wrong checksums, multicast, spoofed senders | nothing |
 //!
 //! *Invariant*: an answer goes to the MAC address that asked (or is a DHCP broadcast), comes from a MAC address of ours,
@@ -29,7 +29,7 @@ use crate::emit::{self, Route};
 use crate::flow::{Flows, Step};
 use crate::stack::Stack;
 use crate::world::{At, Ends, Told, World};
-use crate::{Mode, dns, lan};
+use crate::{dns, lan};
 
 const DNS: u16 = 53;
 
@@ -63,6 +63,8 @@ impl Verdict {
 pub struct Handled {
     /// What is to be told, in this order.
     pub told: Vec<Told>,
+    /// Keys of TLS, in Wireshark's format: the capture wants them before the frames that they open.
+    pub secrets: String,
     /// The frames to send, once that was told.
     pub answers: Vec<Vec<u8>>,
 }
@@ -147,9 +149,10 @@ impl Simulated {
 
 impl Peer {
     /// `guest`: the only MAC address that is answered, if it is known. `seed`: where TCP's sequence numbers come from.
-    pub fn new(guest: Option<[u8; 6]>, mode: Mode, seed: u64) -> Self {
-        let simulated = (mode == Mode::Simulated).then(|| Simulated {
-            world: World::default(),
+    /// `world`: what a simulated network plays; without it all is refused.
+    pub fn new(guest: Option<[u8; 6]>, world: Option<World>, seed: u64) -> Self {
+        let simulated = world.map(|world| Simulated {
+            world,
             stack: Stack::new(seed),
             datagrams: Datagrams::default(),
             mac: EthernetAddress::default(),
@@ -164,7 +167,8 @@ impl Peer {
         let known = mac.is_unicast() && self.guest.is_none_or(|guest| guest == mac);
         match frame.ethertype() {
             EthernetProtocol::Arp if known => {
-                Handled { answers: arp(&frame).into_iter().collect(), ..Handled::default() }
+                let answer = arp(&frame, self.simulated.is_some());
+                Handled { answers: answer.into_iter().collect(), ..Handled::default() }
             }
             EthernetProtocol::Ipv4 => self.ipv4(&frame, known, at),
             EthernetProtocol::Ipv6 => self.ipv6(frame.payload(), at),
@@ -179,6 +183,7 @@ impl Peer {
             simulated.stack.tick(now, &mut simulated.world, &mut handled.told);
             simulated.datagrams.tick(now, &mut simulated.world, &mut handled.told);
             handled.answers = simulated.frames();
+            handled.secrets = std::mem::take(&mut simulated.world.secrets);
         }
         handled
     }
@@ -215,7 +220,11 @@ impl Peer {
             bytes: &frame.payload()[..usize::from(packet.total_len())],
             payload: packet.payload(),
             route: Route { to_mac: frame.src_addr(), from_mac: frame.dst_addr(), to: source, from: destination },
-            sound: known && whole && source == lan::GUEST && lan::reaches(destination, frame.dst_addr()),
+            sound: known
+                && whole
+                && source == lan::GUEST
+                && lan::reaches(destination, frame.dst_addr())
+                && (self.simulated.is_none() || lan::exists(destination)),
             first: packet.frag_offset() == 0,
             from_guest: source,
         };
@@ -228,12 +237,14 @@ impl Peer {
         let outcome = match packet.next_header() {
             IpProtocol::Tcp => tcp(&ip, self.simulated.as_mut(), at, &mut told, &mut answers),
             IpProtocol::Udp => udp(&ip, known && whole, frame.dst_addr(), self.simulated.as_mut(), at, &mut told),
-            IpProtocol::Icmp => icmp(&ip),
+            IpProtocol::Icmp => icmp(&ip, self.simulated.is_some()),
             _ => Outcome::dropped(Protocol::Other, (0, 0)),
         };
         let mut handled = self.note(source.into(), destination.into(), outcome, at);
         handled.told.append(&mut told);
         handled.answers.append(&mut answers);
+        handled.secrets =
+            self.simulated.as_mut().map(|simulated| std::mem::take(&mut simulated.world.secrets)).unwrap_or_default();
         handled
     }
 
@@ -276,7 +287,7 @@ impl Peer {
         });
         let name = outcome.name.map(|asked| asked.told(Protocol::Udp, origin, frame));
         let told = [flow, lease, name].into_iter().flatten().map(|kind| (kind, Vec::new())).collect();
-        Handled { told, answers: outcome.answer.into_iter().collect() }
+        Handled { told, answers: outcome.answer.into_iter().collect(), ..Handled::default() }
     }
 }
 
@@ -285,7 +296,7 @@ fn ports(payload: &[u8]) -> (u16, u16) {
     payload.first_chunk().map_or((0, 0), |&[a, b, c, d]| (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
 }
 
-fn arp(frame: &EthernetFrame<&[u8]>) -> Option<Vec<u8>> {
+fn arp(frame: &EthernetFrame<&[u8]>, simulated: bool) -> Option<Vec<u8>> {
     let packet = ArpPacket::new_checked(frame.payload()).ok()?;
     let ArpRepr::EthernetIpv4 { operation, source_hardware_addr, source_protocol_addr, target_protocol_addr, .. } =
         ArpRepr::parse(&packet).ok()?
@@ -293,6 +304,7 @@ fn arp(frame: &EthernetFrame<&[u8]>) -> Option<Vec<u8>> {
         return None;
     };
     let ours = lan::is_neighbour(target_protocol_addr)
+        && (!simulated || lan::exists(target_protocol_addr))
         && (frame.dst_addr().is_broadcast() || frame.dst_addr().0 == lan::mac_of(target_protocol_addr));
     // A guest that claims an address of ours gets no answer: an announcement asks nobody (RFC 5227).
     let asks = operation == ArpOperation::Request
@@ -318,7 +330,7 @@ fn tcp(
     let opens = segment.syn() && !segment.ack() && !segment.rst();
     outcome.step = Step { opens, closes: true };
     if let Some(simulated) = simulated
-        && (opens || simulated.stack.knows(&ip.ends(ports)))
+        && ((opens && lan::accepts(ip.route.from, ports.1)) || simulated.stack.knows(&ip.ends(ports)))
     {
         let Simulated { stack, world, .. } = simulated;
         stack.packet(ip.bytes, ip.ends(ports), opens, at, world, told);
@@ -390,11 +402,11 @@ fn dhcp(ip: &Ipv4<'_>, outcome: Outcome, message: &[u8]) -> Outcome {
     Outcome { lease: reply.lease, ..outcome.with(Verdict::Answered, answer) }
 }
 
-fn icmp(ip: &Ipv4<'_>) -> Outcome {
+fn icmp(ip: &Ipv4<'_>, simulated: bool) -> Outcome {
     let outcome = Outcome::dropped(Protocol::Icmp, (0, 0));
     let Ok(packet) = Icmpv4Packet::new_checked(ip.payload) else { return outcome };
     let ping = packet.msg_type() == Icmpv4Message::EchoRequest && packet.msg_code() == 0 && packet.verify_checksum();
-    if !ip.sound || !ping || ip.route.from != lan::GATEWAY {
+    if !ip.sound || !ping || !(simulated || ip.route.from == lan::GATEWAY) {
         return outcome;
     }
     let Some((head, data)) = ip.payload.split_first_chunk::<8>() else { return outcome };

@@ -17,7 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::capture::{Capture, Direction};
 use crate::peer::{Handled, Peer};
 use crate::stream::{Deframer, Read};
-use crate::world::{At, Told};
+use crate::world::{At, Told, World};
 use crate::{NetConfig, NetError, NetSummary};
 
 /// How old a recorded frame may be before it is in the file.
@@ -50,8 +50,13 @@ struct Recorder {
 }
 
 impl Server {
-    pub fn new(config: NetConfig, outlet: Arc<dyn Outlet>, stop: UnixStream) -> Result<Self, NetError> {
-        let NetConfig { socket, capture: path, mac_of_guest, mode } = config;
+    pub fn new(
+        config: NetConfig,
+        world: Option<World>,
+        outlet: Arc<dyn Outlet>,
+        stop: UnixStream,
+    ) -> Result<Self, NetError> {
+        let NetConfig { socket, capture: path, mac_of_guest, .. } = config;
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let start = u64::try_from(unix.as_nanos()).unwrap_or(0).saturating_sub(outlet.now_ns());
         let capture = Capture::create(&path, start).map_err(|source| NetError::Capture { path, source })?;
@@ -59,7 +64,7 @@ impl Server {
             .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
             .map_err(|source| NetError::Socket { path: socket, source })?;
         let recorder = Recorder { capture, outlet, fault: None, flushed: Instant::now(), ticked: Duration::ZERO };
-        Ok(Self { listener, stop, peer: Peer::new(mac_of_guest, mode, seed()), recorder })
+        Ok(Self { listener, stop, peer: Peer::new(mac_of_guest, world, seed()), recorder })
     }
 
     pub fn run(mut self) -> NetSummary {
@@ -117,7 +122,7 @@ impl Server {
                     Read::More => break,
                     Read::Frame(frame) => self.recorder.inbound(&mut self.peer, frame),
                     Read::Broken { claimed, head } => {
-                        self.recorder.record(head, claimed, Direction::Inbound);
+                        self.recorder.record(head, claimed, Direction::Inbound, self.recorder.now());
                         return Ok(Woken::Ready);
                     }
                 };
@@ -155,7 +160,7 @@ impl Server {
     /// Records the frame that the connection's end tore.
     fn torn(&mut self, deframer: &Deframer) {
         if let Some((claimed, head)) = deframer.remainder() {
-            self.recorder.record(head, claimed, Direction::Inbound);
+            self.recorder.record(head, claimed, Direction::Inbound, self.recorder.now());
         }
     }
 
@@ -195,18 +200,26 @@ impl Recorder {
 
     /// Records and reports a frame of the guest, and returns the answers, recorded too.
     fn inbound(&mut self, peer: &mut Peer, frame: &[u8]) -> Vec<Vec<u8>> {
+        if self.fault.is_some() {
+            return Vec::new();
+        }
+        let at = At { now: self.now(), frame: self.capture.counts().0 + 1 };
+        let mut handled = peer.handle(frame, at);
+        // Keys that a frame brings (TLS 1.2) open the frame itself, and readers want them first.
+        self.secrets(&std::mem::take(&mut handled.secrets));
         let length = u32::try_from(frame.len()).unwrap_or(u32::MAX);
-        let Some(number) = self.record(frame, length, Direction::Inbound) else { return Vec::new() };
-        let handled = peer.handle(frame, At { now: self.now(), frame: number });
-        self.report(handled)
+        match self.record(frame, length, Direction::Inbound, at.now) {
+            Some(_) => self.report(handled),
+            None => Vec::new(),
+        }
     }
 
     /// Puts a frame into the capture; `None` if there is none any more.
-    fn record(&mut self, frame: &[u8], length: u32, way: Direction) -> Option<u64> {
+    fn record(&mut self, frame: &[u8], length: u32, way: Direction, now: Duration) -> Option<u64> {
         if self.fault.is_some() {
             return None;
         }
-        let recorded = self.capture.record(frame, length, way, self.outlet.now_ns());
+        let recorded = self.capture.record(frame, length, way, u64::try_from(now.as_nanos()).unwrap_or(u64::MAX));
         let number = recorded.map_err(|error| self.fail(&error)).ok();
         if self.flushed.elapsed() >= FLUSH_EVERY {
             self.flush();
@@ -214,15 +227,23 @@ impl Recorder {
         number.filter(|_| self.fault.is_none())
     }
 
+    /// Puts keys into the capture.
+    fn secrets(&mut self, lines: &str) {
+        if !lines.is_empty() && self.fault.is_none() {
+            self.capture.secrets(lines).unwrap_or_else(|error| self.fail(&error));
+        }
+    }
+
     /// Sends the events, and lets the answers through if all of them were admitted; they are recorded.
     fn report(&mut self, handled: Handled) -> Vec<Vec<u8>> {
-        let Handled { told, mut answers } = handled;
+        let Handled { told, secrets, mut answers } = handled;
+        self.secrets(&secrets);
         if !self.tell(told) {
             return Vec::new();
         }
         answers.retain(|answer| {
             let length = u32::try_from(answer.len()).unwrap_or(u32::MAX);
-            self.record(answer, length, Direction::Outbound).is_some()
+            self.record(answer, length, Direction::Outbound, self.now()).is_some()
         });
         answers
     }

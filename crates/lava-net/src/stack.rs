@@ -208,7 +208,7 @@ impl Stack {
         let state = socket.state();
         if !connection.established && !matches!(state, State::Listen | State::SynReceived | State::Closed) {
             connection.established = true;
-            connection.service.opened();
+            connection.service.opened(&mut context);
         }
         let reset = matches!(state, State::Listen | State::Closed) && connection.closed.is_none();
         if connection.established {

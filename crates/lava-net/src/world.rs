@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use lava_event::{Artifact, Kind, NetEndpoint};
 
+use crate::authority::Authority;
+use crate::content::Content;
 use crate::dns;
 
 /// Bytes that a session keeps of what its guest said and was told, beside the capture: 128 MiB. They are in memory only until
@@ -20,6 +22,12 @@ pub type Told = (Kind, Vec<Artifact>);
 pub struct World {
     /// Who has which address.
     pub names: dns::Names,
+    /// What the web has.
+    pub content: Content,
+    /// Who signs for TLS; nobody: TLS fails.
+    pub authority: Option<Authority>,
+    /// Keys of TLS that are not in the capture yet, in Wireshark's format.
+    pub secrets: String,
     /// How much may still be kept.
     pub budget: Budget,
 }
@@ -47,6 +55,13 @@ pub struct Context<'a> {
     pub at: At,
     pub world: &'a mut World,
     pub told: &'a mut Vec<Told>,
+}
+
+impl World {
+    /// A web with this content, and TLS signed by this authority.
+    pub fn new(content: Content, authority: Authority) -> Self {
+        Self { content, authority: Some(authority), ..Self::default() }
+    }
 }
 
 impl Context<'_> {

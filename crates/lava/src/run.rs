@@ -9,7 +9,9 @@ use lava_analysis::Analysis;
 use lava_detect::Detector;
 use lava_event::{Action, Finding, Produced, SessionId, Verdict};
 use lava_evidence::{ImageFacts, Manifest, Outcome, PolicyFacts, SessionWriter, State, TaskFacts};
-use lava_microvisor::{Handle, Item, Items, MachineReport, MachineSpec, NetMode, Options, Profile, Session, Task};
+use lava_microvisor::{
+    Handle, Item, Items, MachineReport, MachineSpec, NetContent, NetMode, Options, Profile, Session, Task,
+};
 use lava_policy::Policy;
 
 use crate::prepare::{self, Guest, TaskFile};
@@ -70,9 +72,13 @@ pub struct Run {
     /// Tell more than the semantic events: `api` tells every system call.
     #[arg(long, value_enum, value_name = "WHAT")]
     trace: Option<Trace>,
-    /// What the guest's network answers: `simulated` gives every name an address; connections are refused in both.
+    /// What the guest's network answers. `simulated`: every name has an address, every connection is accepted, HTTP, TLS and
+    /// mail are answered. `refused`: no name and no connection. `none`: no network card. Nothing leaves the host in any.
     #[arg(long, value_enum, value_name = "MODE", default_value_t = Net::Refused)]
     net: Net,
+    /// Folder with what the simulated web has: DIR/host/path, or DIR/_/path for any host. For all else something is made up.
+    #[arg(long, value_name = "DIR")]
+    net_content: Option<PathBuf>,
     /// Where the session's folder is made.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -84,8 +90,19 @@ pub struct Run {
 /// What the guest's network answers.
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Net {
+    None,
     Refused,
     Simulated,
+}
+
+impl Net {
+    const fn mode(self) -> Option<NetMode> {
+        match self {
+            Self::None => None,
+            Self::Refused => Some(NetMode::Refuse),
+            Self::Simulated => Some(NetMode::Simulated),
+        }
+    }
 }
 
 impl Run {
@@ -101,6 +118,7 @@ impl Run {
         if profile.scenario_disk && self.disk.is_none() {
             bail!("the profile {} needs the programs of its scenario's disk: give it with --disk", profile.name);
         }
+        let content = self.net_content.as_deref().map(NetContent::load).transpose()?.unwrap_or_default();
         let guest = prepare::guest(&self.kernel)?;
         let qemu = lava_microvisor::qemu::find()?;
         let tap = prepare::tap()?;
@@ -111,7 +129,14 @@ impl Run {
         }
         let template = match self.boot {
             true => None,
-            false => Some(template::ensure(&profile, &guest, &tap, self.disk.as_deref(), &|text| live.progress(text))?),
+            false => Some(template::ensure(
+                &profile,
+                &guest,
+                &tap,
+                self.disk.as_deref(),
+                self.net.mode().is_some(),
+                &|text| live.progress(text),
+            )?),
         };
 
         let id = SessionId(ulid::Ulid::new().to_string());
@@ -124,7 +149,12 @@ impl Run {
         let how = if self.boot { " (the guest boots first)" } else { "" };
         live.progress(&format!("session {id}: opening {} as {}{how}", task.name, profile.name));
         let asks = policy.waits_for().collect();
-        let spec = MachineSpec { template, asks, ..self.machine(&id, evidence.dir(), &guest, &profile, tap.path) };
+        let spec = MachineSpec {
+            template,
+            asks,
+            net_content: content,
+            ..self.machine(&id, evidence.dir(), &guest, &profile, tap.path)
+        };
         let options =
             Options { reboot: self.reboot, linger: LINGER, console: self.console, root: self.root, save_to: None };
         let task = Task { name: task.name, content: task.content, profile };
@@ -161,6 +191,11 @@ impl Run {
             ("reboot", self.reboot.to_string()),
             ("boot", self.boot.to_string()),
             ("root", self.root.to_string()),
+            (
+                "net",
+                clap::ValueEnum::to_possible_value(&self.net).map_or(String::new(), |name| name.get_name().to_owned()),
+            ),
+            ("net_content", self.net_content.as_ref().map(|dir| dir.display().to_string()).unwrap_or_default()),
             ("rules", self.rules.as_ref().map(|dir| dir.display().to_string()).unwrap_or_default()),
             ("disk", self.disk.as_ref().map(|disk| disk.display().to_string()).unwrap_or_default()),
         ]
@@ -179,10 +214,8 @@ impl Run {
             vcpus: VCPUS,
             tap: Some(tap),
             launcher: lava_microvisor::machine::LAUNCHER.to_owned(),
-            net: match self.net {
-                Net::Refused => NetMode::Refuse,
-                Net::Simulated => NetMode::Simulated,
-            },
+            net: self.net.mode(),
+            net_content: NetContent::default(),
             api_trace: self.trace == Some(Trace::Api),
             asks: Vec::new(),
             session_dir: dir.to_path_buf(),

@@ -54,7 +54,7 @@ pub fn command(command: &Command) -> Result<()> {
             let profile = prepare::profile_named(profile)?;
             let guest = prepare::guest(kernel)?;
             let template =
-                ensure(&profile, &guest, &prepare::tap()?, disk.as_deref(), &|text| eprintln!("lava: {text}"))?;
+                ensure(&profile, &guest, &prepare::tap()?, disk.as_deref(), true, &|text| eprintln!("lava: {text}"))?;
             println!("{}", template.parts.name());
         }
         Command::List => {
@@ -100,6 +100,7 @@ pub fn ensure(
     guest: &Guest,
     tap: &Tap,
     disk: Option<&Path>,
+    network: bool,
     tell: &dyn Fn(&str),
 ) -> Result<Template> {
     let store = store()?;
@@ -113,6 +114,7 @@ pub fn ensure(
         scenario_disk: disk.map(prepare::hash).transpose()?,
         memory_mib: profile.memory_mib,
         vcpus: run::VCPUS,
+        network,
     };
     if let Some(template) = store.find(&parts)? {
         return Ok(template);
@@ -146,7 +148,8 @@ fn build(
         vcpus: parts.vcpus,
         tap: Some(tap),
         launcher: lava_microvisor::machine::LAUNCHER.to_owned(),
-        net: lava_microvisor::NetMode::Refuse,
+        net: parts.network.then_some(lava_microvisor::NetMode::Refuse),
+        net_content: lava_microvisor::NetContent::default(),
         api_trace: false,
         asks: Vec::new(),
         session_dir: draft.to_path_buf(),

@@ -16,6 +16,7 @@ mod module;
 mod propagate;
 mod ptrace;
 mod sockets;
+mod traffic;
 
 use lava_event::{Event, EventSeq, Grade, ProcessKey, Severity};
 
@@ -102,6 +103,7 @@ pub(crate) fn all() -> Vec<Box<dyn Behaviour + Send>> {
         Box::new(kernel::Kernel),
         Box::new(acts::Acts),
         Box::new(propagate::Propagate::default()),
+        Box::new(traffic::Traffic::default()),
     ]
 }
 

@@ -10,7 +10,7 @@ use lava_event::{Action, Event, Kind, Outlet, Produced, Source};
 use smoltcp::wire::DhcpMessageType;
 
 use super::{GATEWAY, GUEST, WORLD, arp, dhcp, emit, query, route, syn};
-use crate::{Mode, NetConfig, NetServer};
+use crate::{Content, Mode, NetConfig, NetServer};
 
 #[derive(Default)]
 struct Log(Mutex<Vec<Event>>);
@@ -41,7 +41,7 @@ fn receive(stream: &mut UnixStream) -> Vec<u8> {
     frame
 }
 
-fn judge(tool: &str, arguments: &[&str], capture: &Path) -> String {
+pub fn judge(tool: &str, arguments: &[&str], capture: &Path) -> String {
     let output = Command::new(tool).args(arguments).arg(capture).output();
     let output = output.unwrap_or_else(|error| panic!("{tool} cannot be run ({error}): run `cargo xtask setup`"));
     assert!(output.status.success(), "{tool}: {}", String::from_utf8_lossy(&output.stderr));
@@ -53,8 +53,13 @@ fn wireshark_agrees() {
     let directory = tempfile::tempdir().unwrap();
     let (socket, capture) = (directory.path().join("net.sock"), directory.path().join("traffic.pcapng"));
     let log = Arc::new(Log::default());
-    let config =
-        NetConfig { socket: socket.clone(), capture: capture.clone(), mac_of_guest: None, mode: Mode::Simulated };
+    let config = NetConfig {
+        socket: socket.clone(),
+        capture: capture.clone(),
+        mac_of_guest: None,
+        mode: Mode::Simulated,
+        content: Content::default(),
+    };
     let server = NetServer::start(config, log.clone()).unwrap();
 
     // A stream that is not QEMU's is closed; the next one is served.

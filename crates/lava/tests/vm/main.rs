@@ -8,6 +8,7 @@ mod files;
 mod ground_truth;
 mod known_count;
 mod memory;
+mod network;
 mod processes;
 mod refuse;
 mod trouble;
