@@ -10,6 +10,8 @@ mod fuzz;
 mod setup;
 mod shell;
 mod test;
+mod validators;
+mod web;
 
 use std::process::ExitCode;
 
@@ -26,8 +28,12 @@ struct Cli {
 enum Command {
     /// Install what is missing on this host. Says what, before it does.
     Setup,
+    /// Make the Python environment with the exports' validators; prints its Python, for LAVA_TEST_VALIDATORS.
+    Validators,
     /// Build LAVA (release): the `lava` command and the tap.
     Build,
+    /// Build the console's page into web/dist, unless it is there and newer than its sources.
+    Web,
     /// Build the guest image, unless it is there.
     Image,
     /// Build the scenarios.
@@ -58,7 +64,9 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Setup => setup::run(),
+        Command::Validators => validators::run().map(|python| println!("{}", python.display())),
         Command::Build => build::lava().map(drop),
+        Command::Web => web::build(),
         Command::Image => build::image().map(drop),
         Command::Scenarios => build::scenarios().map(drop),
         Command::Demo => demo::run(),

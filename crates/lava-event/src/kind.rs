@@ -656,6 +656,38 @@ pub enum Kind {
         /// Programs that are known to make code as they run (JIT).
         #[serde(default)]
         jit: Vec<String>,
+        /// The content is an archive: the directory in the guest that it is unpacked into.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        unpacks: Option<String>,
+    },
+    /// A file that an archive held, as the launcher says; the task's content from now on. If `profile` is none it is not opened.
+    #[serde(rename = "vm.member")]
+    VmMember {
+        /// Its path in the guest.
+        path: GuestText,
+        /// Its size, bytes.
+        size: u64,
+        /// Its content: artifact, unless it is too large.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sha256: Option<Sha256>,
+        /// The profile that opens it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        profile: Option<String>,
+        /// The command line that opens it: the next process that the launcher forks.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        command: Vec<String>,
+        /// As in `vm.task`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        hosts: Vec<String>,
+        /// As in `vm.task`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        jit: Vec<String>,
+        /// As in `vm.task`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        unpacks: Option<String>,
+        /// Why it is not opened.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        skipped: Option<String>,
     },
     /// The task ended, as the launcher says.
     #[serde(rename = "vm.task_exit")]
@@ -955,6 +987,7 @@ names! {
     VmIntrospection = "vm.introspection",
     VmCloned = "vm.cloned",
     VmTask = "vm.task",
+    VmMember = "vm.member",
     VmTaskExit = "vm.task_exit",
     VmReset = "vm.reset",
     VmDecision = "vm.decision",

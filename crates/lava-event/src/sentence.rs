@@ -235,6 +235,10 @@ impl Kind {
                 format!("micro-VM cloned from {template} in {} ms", restored_ns / 1_000_000)
             }
             Self::VmTask { command, .. } => format!("task handed over: {}", command.join(" ")),
+            Self::VmMember { path, skipped: Some(why), .. } => format!("{path} was in the archive, not opened: {why}"),
+            Self::VmMember { path, profile, .. } => {
+                format!("{path} was in the archive, opened as {}", profile.as_deref().unwrap_or_default())
+            }
             Self::VmTaskExit { error: Some(error), .. } => format!("task could not be started: {error}"),
             Self::VmTaskExit { signal: Some(signal), .. } => format!("task ended by signal {signal}"),
             Self::VmTaskExit { code, .. } => format!("task ended with {}", code.unwrap_or_default()),

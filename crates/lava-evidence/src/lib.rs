@@ -26,7 +26,7 @@ mod manifest;
 mod reader;
 pub mod report;
 pub mod svg;
-mod text;
+pub mod text;
 mod writer;
 
 pub use chain::{ChainReport, Problem};

@@ -8,6 +8,7 @@ use crate::files::Files;
 use crate::pipes::Pipes;
 use crate::processes::Processes;
 use crate::store::Store;
+use crate::verdict::Strengths;
 use crate::{Attribution, DecisionSummary, Delta, Edge, Node, NodeId, NodeKind, Snapshot, Trace};
 
 /// Findings kept; a detector says each thing once, so this is far away.
@@ -15,15 +16,27 @@ const MAX_FINDINGS: usize = 10_000;
 /// Decisions kept.
 pub(crate) const MAX_DECISIONS: usize = 10_000;
 
-/// What `vm.task` told.
+/// Files of the task's content: its own, and of an archive those that are opened.
+pub(crate) const MAX_CONTENTS: usize = 257;
+
+/// What `vm.task` and `vm.member` told.
 #[derive(Clone, Debug)]
 pub(crate) struct Task {
     pub(crate) node: NodeId,
-    pub(crate) content: NodeId,
-    pub(crate) path: Vec<u8>,
+    /// The content's files, by path: the task's own, then what an archive held.
+    pub(crate) contents: Vec<(Vec<u8>, NodeId)>,
+    /// The launcher is about to fork the process that opens the content.
+    pub(crate) handed_over: bool,
     pub(crate) launcher: Vec<u8>,
     /// Base names of the profile's host programs.
     pub(crate) hosts: Vec<Vec<u8>>,
+}
+
+impl Task {
+    /// The node of the content of that path.
+    pub(crate) fn content(&self, path: &[u8]) -> Option<NodeId> {
+        self.contents.iter().find(|(known, _)| known == path).map(|(_, node)| *node)
+    }
 }
 
 /// The provenance and taint graph of one session.
@@ -40,6 +53,7 @@ pub struct Graph {
     /// Endpoints, disk areas and modules, by name.
     pub(crate) names: std::collections::BTreeMap<(NodeKind, String), NodeId>,
     pub(crate) findings: Vec<Finding>,
+    strengths: Strengths,
     pub(crate) decisions: Vec<DecisionSummary>,
 }
 
@@ -63,6 +77,7 @@ impl Graph {
         }
         let before = self.verdict();
         self.findings.push(finding.clone());
+        self.strengths.add(finding);
         let mut deltas = vec![Delta::FindingAdded { finding: finding.clone() }];
         let verdict = self.verdict();
         if verdict != before {
@@ -89,10 +104,10 @@ impl Graph {
         self.processes.get(process).is_some_and(|state| state.tainted)
     }
 
-    /// True if the path names the task's content.
+    /// True if the path names the task's content, or what an archive held of it.
     #[must_use]
     pub fn is_task_file(&self, path: &GuestText) -> bool {
-        self.task.as_ref().is_some_and(|task| task.path == path.bytes())
+        self.task.as_ref().is_some_and(|task| task.content(path.bytes()).is_some())
     }
 
     /// True if the process runs (or ran, before an exec) a host program of the task's profile and opened the content.
@@ -128,14 +143,19 @@ impl Graph {
     /// The stages of the kill chain that findings speak of, first to last of the chain.
     #[must_use]
     pub fn stages(&self) -> Vec<Stage> {
-        crate::verdict::stages(&self.findings)
+        self.strengths.stages()
     }
 
-    /// Is it a threat? Malicious: a critical finding, or high ones in two stages. Suspicious: a
-    /// medium or high one. Else clean.
+    /// Is it a threat? The rule is `verdict.rs`'s.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
-        crate::verdict::verdict(&self.findings)
+        self.strengths.verdict()
+    }
+
+    /// 0 to 100; the rule is `verdict.rs`'s.
+    #[must_use]
+    pub fn score(&self) -> u8 {
+        self.strengths.score()
     }
 
     /// The findings, in the order in which they were made.

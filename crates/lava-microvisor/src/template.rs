@@ -1,7 +1,7 @@
 //! Templates: a guest that has booted, saved so that clones of it start in a blink.
 //!
 //! A template is a folder: the guest's RAM (`ram`, sparse), the devices' state (`state`), what the boot changed on the disks
-//! (`vda.overlay` and its map, `vdb.overlay`...), and `template.json`, which is written last: a folder without it is no template.
+//! (`vda.overlay` and its map, `vdb.overlay`...), the kernel's ELF file (`kernel`), and `template.json`, which is written last: a folder without it is no template.
 //! It is named by a hash of all it was made from; a change of any makes another template.
 //!
 //! Clones map the RAM privately: the pages they do not write are the template's, in the host's page cache, once for all.
@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 
 /// Counted up when templates are made or restored in another way.
 const FORMAT: u32 = 1;
+/// The kernel's file in a template, and in a draft: whoever makes the template puts it there.
+pub const KERNEL: &str = "kernel";
 const MANIFEST: &str = "template.json";
 /// Longest manifest that is read, bytes.
 const MANIFEST_LIMIT: u64 = 64 << 10;
@@ -133,6 +135,12 @@ impl Template {
         self.dir.join("ram")
     }
 
+    /// The ELF file of the guest's kernel.
+    #[must_use]
+    pub fn kernel(&self) -> PathBuf {
+        self.dir.join(KERNEL)
+    }
+
     /// The devices' state.
     #[must_use]
     pub fn state(&self) -> PathBuf {
@@ -175,7 +183,9 @@ impl Template {
         if ram != u64::from(template.parts.memory_mib) << 20 {
             return Err(damaged("ram", io::Error::other(format!("{ram} bytes are not the memory's size"))));
         }
-        for (what, path) in [("state", template.state()), ("vda.overlay", template.layer("vda"))] {
+        for (what, path) in
+            [("state", template.state()), (KERNEL, template.kernel()), ("vda.overlay", template.layer("vda"))]
+        {
             if size(&path).map_err(|error| damaged(what, error))? == 0 {
                 return Err(damaged(what, io::Error::other("empty")));
             }
@@ -368,6 +378,7 @@ mod tests {
         assert!(store.find(&parts).expect("find").is_none());
         let draft = store.draft(&parts).expect("draft");
         fs::write(draft.join("state"), "s").expect("state");
+        fs::write(draft.join(KERNEL), "k").expect("kernel");
         fs::write(draft.join("vda.overlay"), "o").expect("overlay");
         fs::write(draft.join("whole"), [vec![1; PAGE], vec![0; (1 << 20) - PAGE]].concat()).expect("ram");
         copy_sparse(&draft.join("whole"), &draft.join("ram")).expect("copy");
@@ -382,7 +393,7 @@ mod tests {
         // Made anew with another tap it replaces the old one; one of another kernel does not.
         let make = |parts: &TemplateParts| {
             let draft = store.draft(parts).expect("draft");
-            for name in ["state", "vda.overlay", "ram"] {
+            for name in ["state", KERNEL, "vda.overlay", "ram"] {
                 fs::copy(template.dir.join(name), draft.join(name)).expect("copy");
             }
             store.finish(&draft, parts, place, "later").expect("finish")

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use lava_event::SessionId;
+use lava_evidence::{Manifest, State};
 use lava_image::ImageStore;
+use lava_microvisor::machine::{Swept, is_running};
 
 /// The recipe of the guest image, below the share folder.
 const RECIPE: &str = "images/debian-bookworm.toml";
@@ -51,9 +53,31 @@ pub fn images() -> Result<ImageStore> {
     Ok(ImageStore::new(&cache))
 }
 
+/// Where running sessions have their memory and sockets.
+const RUNTIME: &str = "/dev/shm";
+
 /// The folder of a running session's memory and sockets.
 pub fn runtime(id: &SessionId) -> PathBuf {
-    PathBuf::from(format!("/dev/shm/lava-{id}"))
+    Path::new(RUNTIME).join(format!("lava-{id}"))
+}
+
+/// Removes what sessions left behind whose `lava` was killed.
+pub fn sweep() -> Vec<Swept> {
+    lava_microvisor::machine::sweep(Path::new(RUNTIME))
+}
+
+/// What has become of a session, in a word.
+pub fn state(manifest: &Manifest) -> &'static str {
+    let here = manifest.host == host();
+    match manifest.state {
+        State::Open if here && !is_running(&runtime(&manifest.session)) => "interrupted",
+        state => state.name(),
+    }
+}
+
+/// This machine's name.
+pub fn host() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
 }
 
 /// The folder of sessions: the given one, `$LAVA_SESSIONS`, or `lava/sessions` among the user's data.

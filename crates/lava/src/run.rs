@@ -11,6 +11,7 @@ use lava_event::{Action, Finding, Produced, SessionId, Verdict};
 use lava_evidence::{ImageFacts, Manifest, Outcome, PolicyFacts, SessionWriter, State, TaskFacts};
 use lava_microvisor::{
     Handle, Item, Items, MachineReport, MachineSpec, NetContent, NetMode, Options, Profile, Session, Task,
+    template::Template,
 };
 use lava_policy::Policy;
 
@@ -42,6 +43,9 @@ pub struct Run {
     /// How to open it: a profile's name, or the path of a profile's file. Recognised by content if not given.
     #[arg(long, value_name = "P")]
     profile: Option<String>,
+    /// The password of a protected archive.
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    password: String,
     /// What answers the attack: observe, protect, remediate, or a file of your own.
     #[arg(long, value_name = "FILE", default_value = "observe")]
     policy: String,
@@ -111,7 +115,8 @@ impl Run {
         let task = prepare::task(&self.task)?;
         let (policy, policy_hash) = prepare::policy(&self.policy)?;
         let checked = self.rules.as_deref().map(rules::load).transpose()?.unwrap_or_default();
-        let profile = prepare::profile(self.profile.as_deref(), &task)?;
+        let profile = prepare::profile(self.profile.as_deref(), &task)?.with_password(&self.password);
+        let members = prepare::members(&profile)?.with_password(&self.password);
         if let Some(disk) = self.disk.as_deref().filter(|disk| !disk.is_file()) {
             bail!("the disk {}: no such file", disk.display());
         }
@@ -149,15 +154,16 @@ impl Run {
         let how = if self.boot { " (the guest boots first)" } else { "" };
         live.progress(&format!("session {id}: opening {} as {}{how}", task.name, profile.name));
         let asks = policy.waits_for().collect();
-        let spec = MachineSpec {
-            template,
-            asks,
-            net_content: content,
-            ..self.machine(&id, evidence.dir(), &guest, &profile, tap.path)
-        };
+        // A template has it unpacked.
+        let unpacked = if template.is_none() { Some(guest.kernel_file(evidence.dir())?) } else { None };
+        let kernel_file = unpacked.as_ref().map(|file| file.path().to_path_buf());
+        let kernel_file = kernel_file.or(template.as_ref().map(Template::kernel)).unwrap_or_default();
+        let machine = self.machine(&id, evidence.dir(), &guest, &profile, (tap.path, kernel_file));
+        let mut spec = MachineSpec { template, asks, net_content: content, ..machine };
+        spec.scratch.extend(unpacked.as_ref().map(|file| file.path().to_path_buf()));
         let options =
             Options { reboot: self.reboot, linger: LINGER, console: self.console, root: self.root, save_to: None };
-        let task = Task { name: task.name, content: task.content, profile };
+        let task = Task { name: task.name, content: task.content, profile, members };
         let mut analysis = Analysis::with_detector(Detector::with_rules(checked.rules));
         let (ended, report) = match Session::run(spec, Some(task), options) {
             Ok((items, handle)) => {
@@ -184,7 +190,7 @@ impl Run {
         let mut manifest = Manifest::new(id.clone(), env!("CARGO_PKG_VERSION"), facts, &profile.name, &now());
         manifest.image =
             ImageFacts { recipe: guest.image.manifest.recipe.parse().ok(), kernel: guest.release.clone(), disk: None };
-        manifest.host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
+        manifest.host = places::host();
         manifest.options = [
             ("kernel", self.kernel.clone()),
             ("timeout", self.timeout.to_string()),
@@ -204,10 +210,18 @@ impl Run {
         manifest
     }
 
-    fn machine(&self, id: &SessionId, dir: &Path, guest: &Guest, profile: &Profile, tap: PathBuf) -> MachineSpec {
+    fn machine(
+        &self,
+        id: &SessionId,
+        dir: &Path,
+        guest: &Guest,
+        profile: &Profile,
+        (tap, kernel_file): (PathBuf, PathBuf),
+    ) -> MachineSpec {
         MachineSpec {
             image: guest.disk.clone(),
-            vmlinuz: guest.vmlinuz.clone(),
+            scratch: overlays(dir).into(),
+            kernel_file,
             kernel: guest.release.clone(),
             scenario_disk: self.disk.clone(),
             memory_mib: profile.memory_mib,
@@ -294,6 +308,8 @@ impl Run {
         if let Some(sent) = report.task_sent_ns {
             manifest.options.insert("task_sent_ns".into(), sent.to_string());
         }
+        let limits = report.unbounded.as_ref().map_or("control group".to_owned(), |why| format!("per process: {why}"));
+        manifest.options.insert("limits".into(), limits);
         let whole = ended.is_ok() && report.orderly;
         let mut detail: Vec<String> = report.detail.iter().chain(&report.faults).cloned().collect();
         detail.extend(ended.as_ref().err().map(|error| format!("{error:#}")));
@@ -305,8 +321,8 @@ impl Run {
         };
         let closed = evidence.close(&trace, outcome);
         // The overlay is as large as what the guest wrote; what matters of it is among the artifacts.
-        for overlay in ["vda.overlay", "vdb.overlay"] {
-            let _ = std::fs::remove_file(dir.join(overlay));
+        for overlay in overlays(&dir) {
+            let _ = std::fs::remove_file(overlay);
         }
         ended.with_context(|| format!("the session was closed early; what was recorded is in {}", dir.display()))?;
         closed?;
@@ -325,9 +341,12 @@ impl Run {
                 report.reason
             );
         }
+        if let Some(why) = &report.unopened {
+            eprintln!("lava: {why}");
+        }
         Ok(match trace.verdict {
             Verdict::Malicious | Verdict::Suspicious => THREAT,
-            Verdict::Clean if report.orderly => CLEAN,
+            Verdict::Clean if report.orderly && report.unopened.is_none() => CLEAN,
             Verdict::Clean => FAILED,
         })
     }
@@ -339,6 +358,11 @@ fn take(produced: &Produced, analysis: &mut Analysis, evidence: &mut SessionWrit
     let findings = analysis.observe(&produced.event).findings;
     findings.iter().try_for_each(|finding| evidence.finding(finding))?;
     Ok(findings)
+}
+
+/// Where a session's disks keep what the guest writes.
+fn overlays(dir: &Path) -> [PathBuf; 2] {
+    ["vda.overlay", "vdb.overlay"].map(|name| dir.join(name))
 }
 
 /// RFC 3339, UTC.

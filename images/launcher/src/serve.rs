@@ -4,6 +4,7 @@ use std::io::{self, BufReader, Read, Write};
 
 use crate::header::{self, Header, HeaderError, Task};
 use crate::identity::Identity;
+use crate::members;
 
 /// How a task ended, or why it could not start.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,6 +56,7 @@ where
                 say(port, &answer(system.identify(&identity), "the clone's identity"))?;
             }
             Ok(Some(Header::Trust { trust })) => say(port, &answer(system.trust(&trust), "the network's certificate"))?,
+            Ok(Some(Header::Members { members })) => members::tell(&members, &mut &*port)?,
             Ok(Some(Header::Reboot { reboot: true })) => system.reboot(),
             Ok(Some(Header::Poweroff { poweroff: true })) => system.power_off(),
             Ok(Some(Header::Reboot { .. } | Header::Poweroff { .. })) => {}

@@ -75,8 +75,8 @@ impl Behaviour for Inject {
     }
 
     fn observe(&mut self, context: &Context<'_>, hits: &mut Vec<Hit>) {
-        if let Kind::VmTask { jit, .. } = &context.event.kind {
-            self.jit.clone_from(jit);
+        if let Kind::VmTask { jit, .. } | Kind::VmMember { jit, .. } = &context.event.kind {
+            self.jit.extend(jit.iter().cloned());
         }
         let Some(actor) = context.tainted_actor() else { return };
         let program = context.program();
@@ -201,6 +201,7 @@ mod tests {
             launcher: String::new(),
             hosts: vec![],
             jit: jit.iter().map(|&name| name.to_owned()).collect(),
+            unpacks: None,
         }
     }
 

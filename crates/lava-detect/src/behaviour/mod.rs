@@ -11,6 +11,7 @@ mod execute;
 mod exploit;
 mod inject;
 mod kernel;
+mod masquerade;
 mod memfd;
 mod module;
 mod propagate;
@@ -62,6 +63,14 @@ pub(crate) struct Hit {
 }
 
 impl Hit {
+    /// What a package brings by right is no threat by itself: the package manager knows of it, and removes it again.
+    pub(crate) fn lower_if_packaged(&mut self, context: &Context<'_>) {
+        if context.event.actor().is_some_and(|actor| context.memory.is_packaging(actor)) {
+            self.severity = self.severity.min(Severity::Low);
+            self.title.push_str(", as part of a package");
+        }
+    }
+
     /// A hit on the event at hand, as its behaviour describes it.
     pub(crate) fn new(about: &'static About, context: &Context<'_>, title: String, once: Vec<u8>) -> Self {
         Self {
@@ -98,10 +107,11 @@ pub(crate) fn all() -> Vec<Box<dyn Behaviour + Send>> {
         Box::new(ptrace::Ptrace),
         Box::new(disk::Disk::default()),
         Box::new(asep::Asep),
+        Box::new(masquerade::Masquerade),
         Box::new(module::Module),
         Box::new(sockets::Sockets),
         Box::new(kernel::Kernel),
-        Box::new(acts::Acts),
+        Box::new(acts::Acts::default()),
         Box::new(propagate::Propagate::default()),
         Box::new(traffic::Traffic::default()),
     ]

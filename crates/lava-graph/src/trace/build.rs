@@ -6,7 +6,7 @@ use super::choose::{Choice, choose};
 use super::{Trace, TraceEdge, TraceNode};
 use crate::graph::Graph;
 use crate::store::{EDGE_EVENTS, clip};
-use crate::{Edge, NodeId, NodeKind, Verb, verdict};
+use crate::{Edge, NodeId, NodeKind, Verb, incident, verdict};
 
 /// Folds in a trace; where there would be more, all are drawn at the root.
 const FOLDS: usize = 20;
@@ -50,12 +50,16 @@ pub(crate) fn of(graph: &Graph) -> Trace {
         });
         nodes.extend(folds.range((id, "")..).take_while(|(key, _)| key.0 == id).map(|(k, f)| fold(graph, *k, f)));
     }
+    let incidents = incident::of(graph);
     Trace {
         nodes,
         edges: edges(graph, &choice, owner),
         findings: graph.findings.clone(),
         kill_chain: verdict::kill_chain(&graph.findings),
         verdict: graph.verdict(),
+        score: graph.score(),
+        explanation: verdict::explanation(&graph.findings, &incidents),
+        incidents,
         decisions: graph.decisions.clone(),
         graph_nodes: graph.nodes().len(),
         graph_edges: graph.edges().len(),

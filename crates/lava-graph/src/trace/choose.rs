@@ -12,6 +12,9 @@ const PROCESSES: usize = 16;
 /// Files, endpoints... drawn for themselves.
 const OBJECTS: usize = 20;
 
+/// Files of the task's content drawn for themselves.
+const CONTENTS: usize = 12;
+
 /// What was chosen, and what it rests on.
 pub(super) struct Choice {
     pub(super) kept: BTreeSet<NodeId>,
@@ -144,7 +147,8 @@ fn objects(graph: &Graph, choice: &mut Choice) {
         }
     }
     if let Some(task) = &graph.task {
-        choice.kept.extend([task.node, task.content]);
+        choice.kept.insert(task.node);
+        choice.kept.extend(task.contents.iter().map(|(_, node)| *node).take(CONTENTS));
     }
     let mut room = OBJECTS;
     for (_, id) in ranked {

@@ -14,7 +14,7 @@ pub(crate) use build::of;
 use lava_event::{Action, EventSeq, Finding, Grade, Stage, Verdict};
 use serde::{Deserialize, Serialize};
 
-use crate::{NodeKind, Verb};
+use crate::{Incident, NodeKind, Verb};
 
 /// A trace has fewer nodes than this.
 pub const MAX_NODES: usize = 60;
@@ -115,6 +115,15 @@ pub struct Trace {
     pub kill_chain: Vec<StageSummary>,
     /// Is it a threat?
     pub verdict: Verdict,
+    /// 0 to 100: malicious from 80, suspicious from 10.
+    #[serde(default)]
+    pub score: u8,
+    /// The verdict in one sentence: by which rule, on which evidence, and what would change it.
+    #[serde(default)]
+    pub explanation: String,
+    /// The findings that rest on each other, together; worst first.
+    #[serde(default)]
+    pub incidents: Vec<Incident>,
     /// What the policy decided, in order.
     pub decisions: Vec<DecisionSummary>,
     /// Nodes of the whole graph.

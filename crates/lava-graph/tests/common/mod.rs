@@ -68,6 +68,7 @@ impl Log {
                 launcher: "/usr/lib/lava-launcher".into(),
                 jit: vec![],
                 hosts: vec!["java".into()],
+                unpacks: None,
             },
         );
         log.fork(LAUNCHER, "/usr/lib/lava-launcher", TASK).exec(TASK, exe, 10, 0o100_755, &[exe, path]);

@@ -1,13 +1,12 @@
 //! The control socket of a running session: what an analyst at another terminal may ask of it.
 //!
-//! One line of JSON is one request, one line the reply. The socket lies in a folder of its own, of mode 0700 and the
-//! supervisor's, because the runtime folder belongs to QEMU's user, who could put another socket in its place.
+//! One line of JSON is one request, one line the reply. The socket lies in the supervisor's folder (`owner.rs`), because the runtime
+//! folder belongs to QEMU's user, who could put another socket in its place.
 //!
-//! Limits: if LAVA is not root, QEMU has the same user and so may reach the socket.
+//! QEMU's cage does not hold that folder.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +17,7 @@ use crossbeam_channel::{Sender, bounded};
 use serde::{Deserialize, Serialize};
 
 use super::life::Happening;
+use super::owner;
 
 /// A request's most bytes, line end included.
 const REQUEST: u64 = 4096;
@@ -80,11 +80,8 @@ enum Line {
     Error(String),
 }
 
-/// The folder of the socket, beside the runtime folder.
-fn folder(runtime_dir: &Path) -> PathBuf {
-    let mut name = runtime_dir.as_os_str().to_owned();
-    name.push("-control");
-    name.into()
+fn socket(runtime_dir: &Path) -> PathBuf {
+    owner::folder(runtime_dir).join("socket")
 }
 
 /// Asks a running session; `runtime_dir` is its runtime folder.
@@ -92,7 +89,7 @@ fn folder(runtime_dir: &Path) -> PathBuf {
 /// # Errors
 /// If nobody listens there, or what comes back is no reply. The inner error is the session's refusal.
 pub fn ask(runtime_dir: &Path, command: Command) -> io::Result<Result<String, String>> {
-    let mut stream = UnixStream::connect(folder(runtime_dir).join("socket"))?;
+    let mut stream = UnixStream::connect(socket(runtime_dir))?;
     stream.write_all(format!("{}\n", serde_json::to_string(&command)?).as_bytes())?;
     let mut line = String::new();
     BufReader::new(stream.take(REPLY)).read_line(&mut line)?;
@@ -104,16 +101,14 @@ pub fn ask(runtime_dir: &Path, command: Command) -> io::Result<Result<String, St
 
 /// Listens until it is dropped.
 pub(super) struct Control {
-    folder: PathBuf,
+    socket: PathBuf,
     over: Arc<AtomicBool>,
 }
 
 impl Control {
     pub(super) fn start(runtime_dir: &Path, tell: Sender<Happening>) -> io::Result<Self> {
-        let folder = folder(runtime_dir);
-        fs::DirBuilder::new().mode(0o700).create(&folder)?;
-        let control = Self { folder, over: Arc::default() };
-        let listener = UnixListener::bind(control.folder.join("socket"))?;
+        let control = Self { socket: socket(runtime_dir), over: Arc::default() };
+        let listener = UnixListener::bind(&control.socket)?;
         let over = Arc::clone(&control.over);
         let listen = move || {
             let open = Arc::new(AtomicUsize::new(0));
@@ -146,8 +141,8 @@ impl Drop for Control {
     fn drop(&mut self) {
         self.over.store(true, Ordering::SeqCst);
         // Wakes the listener. What fails here is gone already.
-        let _ = UnixStream::connect(self.folder.join("socket"));
-        let _ = fs::remove_dir_all(&self.folder);
+        let _ = UnixStream::connect(&self.socket);
+        let _ = fs::remove_file(&self.socket);
     }
 }
 
@@ -223,12 +218,14 @@ mod tests {
     fn a_socket_goes_with_its_session() {
         let place = tempfile::tempdir().expect("folder");
         let runtime = place.path().join("r");
+        let owner = owner::Owner::new(&runtime, &[]).expect("owner");
         let (tell, happened) = bounded(4);
         let control = Control::start(&runtime, tell).expect("control");
         drop(happened);
         assert_eq!(ask(&runtime, Command::Stop).expect("reply"), Err("the session is over".to_owned()));
         drop(control);
         assert!(ask(&runtime, Command::Stop).is_err());
-        assert!(!folder(&runtime).exists());
+        drop(owner);
+        assert!(!owner::is_running(&runtime));
     }
 }

@@ -73,3 +73,16 @@ pub fn read(output: &Output, out: tempfile::TempDir) -> Ran {
     }
     Ran { code: output.status.code(), stdout, stderr, session, events, findings, console, _out: out }
 }
+
+/// The QEMU of this `lava`: its cage is between them.
+pub fn qemu_of(supervisor: u32) -> Option<u32> {
+    let parent = |pid: u32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse::<u32>().ok()
+    };
+    std::fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let name = std::fs::read_to_string(entry.path().join("comm")).ok()?;
+        (name.starts_with("qemu") && parent(parent(pid)?)? == supervisor).then_some(pid)
+    })
+}
