@@ -10,7 +10,7 @@ use lava_detect::Detector;
 use lava_event::{Action, Finding, Produced, SessionId, Verdict};
 use lava_evidence::{ImageFacts, Manifest, Outcome, PolicyFacts, SessionWriter, State, TaskFacts};
 use lava_microvisor::{
-    Handle, Item, Items, MachineReport, MachineSpec, NetContent, NetMode, Options, Profile, Session, Task,
+    Handle, Item, Items, MachineReport, MachineSpec, NetContent, Network, Options, Profile, Session, Task,
     template::Template,
 };
 use lava_policy::Policy;
@@ -78,8 +78,9 @@ pub struct Run {
     trace: Option<Trace>,
     /// What the guest's network answers. `simulated`: every name has an address, every connection is accepted, HTTP, TLS and
     /// mail are answered. `refused`: no name and no connection. `none`: no network card. Nothing leaves the host in any.
-    #[arg(long, value_enum, value_name = "MODE", default_value_t = Net::Refused)]
-    net: Net,
+    /// Default: the profile's, or `simulated`.
+    #[arg(long, value_enum, value_name = "MODE")]
+    net: Option<Net>,
     /// Folder with what the simulated web has: DIR/host/path, or DIR/_/path for any host. For all else something is made up.
     #[arg(long, value_name = "DIR")]
     net_content: Option<PathBuf>,
@@ -99,12 +100,12 @@ enum Net {
     Simulated,
 }
 
-impl Net {
-    const fn mode(self) -> Option<NetMode> {
-        match self {
-            Self::None => None,
-            Self::Refused => Some(NetMode::Refuse),
-            Self::Simulated => Some(NetMode::Simulated),
+impl From<Net> for Network {
+    fn from(net: Net) -> Self {
+        match net {
+            Net::None => Self::None,
+            Net::Refused => Self::Refused,
+            Net::Simulated => Self::Simulated,
         }
     }
 }
@@ -139,7 +140,7 @@ impl Run {
                 &guest,
                 &tap,
                 self.disk.as_deref(),
-                self.net.mode().is_some(),
+                self.network(&profile).mode().is_some(),
                 &|text| live.progress(text),
             )?),
         };
@@ -185,6 +186,10 @@ impl Run {
         self.finish(ended, &report, &analysis, evidence)
     }
 
+    fn network(&self, profile: &Profile) -> Network {
+        self.net.map(Network::from).or(profile.network).unwrap_or_default()
+    }
+
     fn manifest(&self, id: &SessionId, task: &TaskFile, profile: &Profile, guest: &Guest) -> Manifest {
         let facts = TaskFacts { name: task.name.clone(), sha256: task.sha256, size: task.content.len() as u64 };
         let mut manifest = Manifest::new(id.clone(), env!("CARGO_PKG_VERSION"), facts, &profile.name, &now());
@@ -197,10 +202,7 @@ impl Run {
             ("reboot", self.reboot.to_string()),
             ("boot", self.boot.to_string()),
             ("root", self.root.to_string()),
-            (
-                "net",
-                clap::ValueEnum::to_possible_value(&self.net).map_or(String::new(), |name| name.get_name().to_owned()),
-            ),
+            ("net", format!("{:?}", self.network(profile)).to_lowercase()),
             ("net_content", self.net_content.as_ref().map(|dir| dir.display().to_string()).unwrap_or_default()),
             ("rules", self.rules.as_ref().map(|dir| dir.display().to_string()).unwrap_or_default()),
             ("disk", self.disk.as_ref().map(|disk| disk.display().to_string()).unwrap_or_default()),
@@ -228,7 +230,7 @@ impl Run {
             vcpus: VCPUS,
             tap: Some(tap),
             launcher: lava_microvisor::machine::LAUNCHER.to_owned(),
-            net: self.net.mode(),
+            net: self.network(profile).mode(),
             net_content: NetContent::default(),
             api_trace: self.trace == Some(Trace::Api),
             asks: Vec::new(),

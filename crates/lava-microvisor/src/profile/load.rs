@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::Profile;
 use super::recognise::Condition;
+use super::{Network, Profile};
 
 const FILE_LIMIT: u64 = 64 << 10;
 const FILES_LIMIT: usize = 256;
@@ -78,6 +78,7 @@ struct Raw {
     #[serde(default)]
     scenario_disk: bool,
     unpacks: Option<String>,
+    network: Option<Network>,
     #[serde(default)]
     variant: Vec<RawVariant>,
 }
@@ -189,6 +190,7 @@ fn build(mut raw: Raw) -> Result<Vec<Profile>, String> {
             priority: raw.priority,
             scenario_disk: raw.scenario_disk,
             unpacks: raw.unpacks.clone(),
+            network: raw.network,
             recognise,
         });
     }
