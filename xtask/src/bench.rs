@@ -6,6 +6,7 @@
 //!   after the other; the medians of the rounds' ratios count.
 //! * What each hook costs, and events per second, of one run with `costs=on` that is not measured otherwise.
 //! * Wall time from `lava run` to the task's first instruction.
+//! * With `--analysis` instead: events per second through graph, detectors and policy.
 //!
 //! The table goes to standard output, everything to `target/bench.json`. Each workload runs once unmeasured before it is measured,
 //! so that neither its files nor QEMU's translations are new; only what lies between its start and its exit counts.
@@ -52,6 +53,19 @@ const OUTSIDE: &[(&str, Watcher)] = &[
 ];
 /// Watchers inside the guest.
 const INSIDE: [&str; 2] = ["strace -f", "auditd"];
+
+/// Millions of events in the session that the analysis is measured with.
+const MILLIONS: &str = "10";
+
+/// Events per second through the analysis: `crates/lava-analysis/benches/scale.rs`.
+pub fn analysis(session: Option<&Path>) -> Result<()> {
+    let mut bench =
+        shell::command("cargo", ["bench", "--locked", "-p", "lava-analysis", "--bench", "scale", "--", MILLIONS]);
+    bench.args(session);
+    let status = bench.status().context("cargo bench")?;
+    anyhow::ensure!(status.success(), "the analysis could not be measured: cargo bench gave {status}");
+    Ok(())
+}
 
 /// Measures everything and prints a Markdown table.
 pub fn run(rounds: usize) -> Result<()> {

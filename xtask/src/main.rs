@@ -49,6 +49,13 @@ enum Command {
         /// Rounds per figure.
         #[arg(long, default_value_t = 5)]
         rounds: usize,
+        /// Instead, only the analysis (graph, detectors, policy): events per second over sessions of ten million events. No guest is
+        /// started.
+        #[arg(long)]
+        analysis: bool,
+        /// With --analysis: a recorded session's folder, that is played over and over too.
+        #[arg(long, value_name = "DIR", requires = "analysis")]
+        session: Option<std::path::PathBuf>,
     },
     /// Play tasks that were not written for LAVA's detectors, and see what these say.
     #[command(subcommand)]
@@ -72,7 +79,8 @@ fn main() -> ExitCode {
         Command::Demo => demo::run(),
         Command::Test => test::run(),
         Command::Deps => deps::run(),
-        Command::Bench { rounds } => bench::run(rounds),
+        Command::Bench { analysis: true, session, .. } => bench::analysis(session.as_deref()),
+        Command::Bench { rounds, .. } => bench::run(rounds),
         Command::Evaluate(what) => evaluate::run(&what),
         Command::Fuzz { seconds } => fuzz::run(seconds),
     };

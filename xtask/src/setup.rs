@@ -27,9 +27,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("python3", "helps the tests"),
     ("7zip", "makes the archives that tests open"),
     ("python3-reportlab", "makes the PDF documents that tests open"),
-    ("nodejs", "builds the console's page"),
+    ("nodejs", "checks the console's page in tests"),
     ("npm", "fetches what the page is made of"),
-    ("chromium", "the browser in which the page is tested"),
     ("python3-venv", "holds the validators of exports in tests"),
     ("graphviz", "judges exported graphs in tests"),
 ];

@@ -1,4 +1,4 @@
-//! `cargo xtask web`: the console's page, from web/ into web/dist, which `lava-console` embeds.
+//! `cargo xtask web`: the console's page, from web/ into web/dist. No program embeds it yet: building LAVA does not need it.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;

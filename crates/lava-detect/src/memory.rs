@@ -86,9 +86,11 @@ fn is_compiler(exe: &[u8]) -> bool {
 /// The files, by identity and by path.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
-    files: Vec<Option<Dropped>>,
-    by_inode: BTreeMap<((u32, u32), u64), usize>,
-    by_path: BTreeMap<Vec<u8>, usize>,
+    /// By a number that is given once, so that an old name of a forgotten file leads nowhere.
+    files: BTreeMap<u64, Dropped>,
+    next: u64,
+    by_inode: BTreeMap<((u32, u32), u64), u64>,
+    by_path: BTreeMap<Vec<u8>, u64>,
     /// When each tainted process opened the task's content first, and running which program.
     opened: BTreeMap<ProcessKey, (EventSeq, Vec<u8>)>,
     /// The package manager's processes, and what they run.
@@ -111,12 +113,12 @@ impl Memory {
 
     /// The dropped file of that identity.
     pub(crate) fn by_inode(&self, file: &FileId) -> Option<&Dropped> {
-        self.by_inode.get(&inode(file)).and_then(|&i| self.files.get(i)?.as_ref())
+        self.by_inode.get(&inode(file)).and_then(|id| self.files.get(id))
     }
 
     /// The dropped file of that resolved path.
     pub(crate) fn by_path(&self, path: &[u8]) -> Option<&Dropped> {
-        self.by_path.get(path).and_then(|&i| self.files.get(i)?.as_ref())
+        self.by_path.get(path).and_then(|id| self.files.get(id))
     }
 
     /// The event with which a process opened the task's content, and the program it was running.
@@ -171,9 +173,8 @@ impl Memory {
         }
     }
 
-    /// Takes an event in. Called after the behaviours have seen it.
-    pub(crate) fn remember(&mut self, event: &Event, taint: &dyn Taint) {
-        let actor = event.actor().filter(|&actor| taint.is_tainted(actor));
+    /// Takes an event in; `actor` is who did it, if tainted. Called after the behaviours have seen it.
+    pub(crate) fn remember(&mut self, event: &Event, actor: Option<ProcessKey>, taint: &dyn Taint) {
         self.follow(event);
         match (&event.kind, actor) {
             (Kind::FileOpen { path, .. }, Some(actor)) if taint.is_task_file(path) && self.opened.len() < MAX_FILES => {
@@ -199,7 +200,7 @@ impl Memory {
             }
             (Kind::FileAttributes { path, file, .. }, Some(_)) => {
                 let known = self.find(path, Some(file));
-                if let Some(dropped) = known.and_then(|i| self.files.get_mut(i)?.as_mut()) {
+                if let Some(dropped) = known.and_then(|id| self.files.get_mut(&id)) {
                     note(&mut dropped.events, event.seq);
                 }
             }
@@ -207,7 +208,7 @@ impl Memory {
                 if let Some(known) = self.find(from, Some(file)) {
                     self.by_path.remove(from.bytes());
                     self.by_path.insert(to.bytes().to_vec(), known);
-                    if let Some(Some(dropped)) = self.files.get_mut(known) {
+                    if let Some(dropped) = self.files.get_mut(&known) {
                         dropped.path = to.bytes().to_vec();
                         if actor.is_some() {
                             note(&mut dropped.events, event.seq);
@@ -234,14 +235,10 @@ impl Memory {
     /// What came out of the archive is the task's own content: nobody dropped it.
     fn unpacked(&mut self) {
         let Some(directory) = self.unpacking.take() else { return };
-        for file in &mut self.files {
-            if file.as_ref().is_some_and(|file| file.path.starts_with(&directory)) {
-                *file = None;
-            }
-        }
+        self.files.retain(|_, file| !file.path.starts_with(&directory));
     }
 
-    fn find(&self, path: &GuestText, file: Option<&FileId>) -> Option<usize> {
+    fn find(&self, path: &GuestText, file: Option<&FileId>) -> Option<u64> {
         let by_inode = file.and_then(|file| self.by_inode.get(&inode(file)));
         by_inode.or_else(|| self.by_path.get(path.bytes())).copied()
     }
@@ -249,30 +246,32 @@ impl Memory {
     fn forget(&mut self, path: &GuestText, file: Option<&FileId>) {
         let by_inode = file.and_then(|file| self.by_inode.remove(&inode(file)));
         self.by_path.remove(path.bytes());
-        if let Some(slot) = by_inode.and_then(|i| self.files.get_mut(i)) {
-            *slot = None;
+        if let Some(id) = by_inode {
+            self.files.remove(&id);
         }
     }
 
     fn touch(&mut self, event: &Event, path: &GuestText, file: Option<&FileId>) {
         let origin = self.origin(event);
-        let at = self.find(path, file).filter(|&i| self.files.get(i).is_some_and(Option::is_some));
-        let at = at.unwrap_or_else(|| {
-            self.files.push(Some(Dropped { path: path.bytes().to_vec(), events: Vec::new(), origin }));
-            self.files.len() - 1
-        });
-        if at >= MAX_FILES {
-            self.files.truncate(MAX_FILES);
-            self.saturated = true;
-            return;
-        }
+        let id = match self.find(path, file).filter(|id| self.files.contains_key(id)) {
+            Some(id) => id,
+            None if self.files.len() >= MAX_FILES => {
+                self.saturated = true;
+                return;
+            }
+            None => {
+                self.next += 1;
+                self.files.insert(self.next, Dropped { path: path.bytes().to_vec(), events: Vec::new(), origin });
+                self.next
+            }
+        };
         if let Some(file) = file {
-            self.by_inode.insert(inode(file), at);
+            self.by_inode.insert(inode(file), id);
         }
         if self.by_path.len() < 2 * MAX_FILES {
-            self.by_path.insert(path.bytes().to_vec(), at);
+            self.by_path.insert(path.bytes().to_vec(), id);
         }
-        if let Some(Some(dropped)) = self.files.get_mut(at) {
+        if let Some(dropped) = self.files.get_mut(&id) {
             note(&mut dropped.events, event.seq);
             if dropped.origin != origin {
                 dropped.origin = Origin::Any;

@@ -1,32 +1,10 @@
 //! Behaviours over events made here, where everything descends from the task.
 
-use lava_detect::{Detector, Taint};
-use lava_event::{
-    Access, Event, EventSeq, FileId, GuestText, Kind, NetEndpoint, Process, ProcessKey, Protocol, Severity, Source,
-};
+mod common;
 
-struct All;
-
-impl Taint for All {
-    fn task_started(&self) -> bool {
-        true
-    }
-    fn is_tainted(&self, _: ProcessKey) -> bool {
-        true
-    }
-    fn is_task_file(&self, _: &GuestText) -> bool {
-        false
-    }
-    fn is_host(&self, _: ProcessKey) -> bool {
-        false
-    }
-    fn parent(&self, _: ProcessKey) -> Option<ProcessKey> {
-        None
-    }
-    fn attributed(&self, _: EventSeq) -> Option<ProcessKey> {
-        None
-    }
-}
+use common::Fake;
+use lava_detect::Detector;
+use lava_event::{Access, Event, FileId, Kind, NetEndpoint, Process, Protocol, Severity, Source};
 
 const MODE: u32 = 0o100_755;
 
@@ -36,13 +14,18 @@ fn file(inode: u64) -> FileId {
 
 /// What is found in these events, each of a process that runs `exe`: detector and severity.
 fn check(events: Vec<(&str, Kind)>, expect: &[(&str, Severity)]) {
+    check_by(events.into_iter().map(|(exe, kind)| (9, exe, kind)).collect(), expect);
+}
+
+/// The same, with the processes' numbers.
+fn check_by(events: Vec<(u32, &str, Kind)>, expect: &[(&str, Severity)]) {
     let mut detector = Detector::new();
     let mut found = Vec::new();
-    for (seq, (exe, kind)) in (1..).zip(events) {
+    for (seq, (pid, exe, kind)) in (1..).zip(events) {
         let mut event = Event::new(seq, Source::Tap, kind);
-        let process = Process { pid: 9, tid: 9, start_ns: 9, ppid: 1, uid: 0, comm: "x".into(), exe: exe.into() };
+        let process = Process { pid, tid: pid, start_ns: 9, ppid: 1, uid: 0, comm: "x".into(), exe: exe.into() };
         event.process = Some(process);
-        found.extend(detector.observe(&event, &All));
+        found.extend(detector.observe(&event, &Fake::default()));
     }
     let found: Vec<_> = found.iter().map(|finding| (finding.detector.as_str(), finding.severity)).collect();
     assert_eq!(found, expect);
@@ -119,6 +102,23 @@ fn what_a_package_brings() {
     let false_one = vec![(sh, write(dpkg, 9)), (dpkg, run(dpkg, 9)), (dpkg, write(unit, 2))];
     check(false_one, &[("execute.dropped_file", Severity::High), ("persist.systemd", Severity::High)]);
     check(vec![(sh, write(unit, 2))], &[("persist.systemd", Severity::High)]);
+}
+
+#[test]
+fn what_a_package_did_does_not_hide_what_is_done_by_hand() {
+    let (dpkg, cp, unit, log) = ("/usr/bin/dpkg", "/usr/bin/cp", "/etc/systemd/system/x.service", "/etc/rsyslog.conf");
+    let events = vec![
+        (9, dpkg, run(dpkg, 1)),
+        (9, dpkg, write(unit, 2)),
+        (9, dpkg, write(log, 3)),
+        (9, dpkg, write(log, 3)),
+        (10, cp, write(unit, 2)),
+        (10, cp, write(log, 3)),
+        (10, cp, write(log, 3)),
+    ];
+    let (unit, log) = ("persist.systemd", "impair.logging_files");
+    use Severity::{High, Low, Medium};
+    check_by(events, &[(unit, Low), (log, Low), (unit, High), (log, Medium)]);
 }
 
 #[test]

@@ -41,6 +41,11 @@ pub(crate) fn micros(at: Timestamp) -> String {
     format!("{at:.6}")
 }
 
+/// RFC 3339 in UTC with microseconds and no zeros at the end: the one form of a time, where an identifier is made of it.
+pub(crate) fn shortest(at: Timestamp) -> String {
+    Timestamp::from_microsecond(at.as_microsecond()).unwrap_or(at).to_string()
+}
+
 /// RFC 3339 in UTC with milliseconds.
 pub(crate) fn millis(at: Timestamp) -> String {
     format!("{at:.3}")
@@ -59,7 +64,9 @@ mod tests {
         let start: Timestamp = "2026-11-25T06:52:44.429224634Z".parse().unwrap();
         let clock = Clock { start, end: start };
         assert_eq!(micros(clock.at(1_000_000_000)), "2026-11-25T06:52:45.429224Z");
+        assert_eq!(shortest(clock.at(570_776_000)), "2026-11-25T06:52:45Z");
+        assert_eq!(shortest(clock.at(670_776_000)), "2026-11-25T06:52:45.1Z");
         assert_eq!(millis(clock.at(600_000_000)), "2026-11-25T06:52:45.029Z");
-        assert!(micros(clock.at(u64::MAX)).starts_with("2318-"), "{}", micros(clock.at(u64::MAX)));
+        assert!(micros(clock.at(u64::MAX)).starts_with("2319-"), "{}", micros(clock.at(u64::MAX)));
     }
 }

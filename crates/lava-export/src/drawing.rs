@@ -6,7 +6,6 @@
 use std::io::Write;
 
 use lava_evidence::text::xml;
-use serde::Serialize;
 use serde_json::json;
 
 use crate::lines::Scope;
@@ -40,11 +39,6 @@ struct Edge {
     bytes: u64,
 }
 
-/// An enum's name as in JSON.
-fn word(value: &impl Serialize) -> String {
-    json!(value).as_str().unwrap_or_default().to_owned()
-}
-
 fn decided(decision: Option<&lava_graph::EdgeDecision>) -> String {
     decision.map_or(String::new(), |decision| decision.action.to_string())
 }
@@ -55,7 +49,7 @@ fn nodes(summary: &Summary, scope: Scope) -> Box<dyn Iterator<Item = Node> + '_>
             id: node.id.clone(),
             label: text::plain(&node.label),
             detail: text::plain(&node.detail.join("; ")),
-            kind: word(&node.kind),
+            kind: text::word(&node.kind),
             stage: node.stage.map_or("", lava_event::Stage::name),
             tainted: node.tainted,
             first_ns: node.first_ns,
@@ -65,7 +59,7 @@ fn nodes(summary: &Summary, scope: Scope) -> Box<dyn Iterator<Item = Node> + '_>
             id: format!("n{}", node.id.0),
             label: text::plain(&node.label),
             detail: text::plain(&node.detail.join("; ")),
-            kind: word(&node.kind),
+            kind: text::word(&node.kind),
             stage: "",
             tainted: node.is_tainted(),
             first_ns: node.first_ns,

@@ -229,8 +229,9 @@ fn category(kind: &Kind) -> (&'static str, &'static [&'static str]) {
         | Kind::FileAttributes { .. }
         | Kind::FileRename { .. } => ("file", &["change"]),
         Kind::NetConnect { .. } | Kind::NetAccept { .. } => ("network", &["connection", "start"]),
-        Kind::NetTransfer { .. } | Kind::NetFlow { .. } => ("network", &["connection", "info"]),
-        Kind::NetStream { .. } => ("network", &["connection", "info"]),
+        Kind::NetTransfer { .. } | Kind::NetFlow { .. } | Kind::NetStream { .. } => {
+            ("network", &["connection", "info"])
+        }
         Kind::NetDns { .. } | Kind::NetHttp { .. } | Kind::NetTls { .. } | Kind::NetMail { .. } => {
             ("network", &["protocol", "info"])
         }

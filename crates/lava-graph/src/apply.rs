@@ -161,7 +161,17 @@ impl Graph {
     fn fork(&mut self, event: &Event, actor: ProcessKey, child: &ProcessRef) {
         let key = ProcessKey { pid: child.pid, start_ns: child.start_ns };
         let Some(parent) = self.processes.get(actor).cloned() else { return };
-        if key == actor || self.processes.get(key).is_some() || self.processes.is_full() {
+        if let Some(known) = self.processes.get(key).map(|state| state.node) {
+            // The child was on another processor, and was seen to act before its fork was told.
+            if key != actor && self.processes.get(key).is_some_and(|state| state.parent == Some(actor)) {
+                if parent.tainted {
+                    self.taint_process(event, key, TaintRule::Descent, Grade::Observed);
+                }
+                self.store.happen(event, Happening::observed(parent.node, Verb::Forks, known));
+            }
+            return;
+        }
+        if key == actor || self.processes.is_full() {
             return;
         }
         self.add_process(event, key, Some(actor), &child.comm, parent.exe.clone());

@@ -76,7 +76,7 @@ pub(crate) fn of(graph: &Graph) -> Vec<Incident> {
     for (i, finding) in findings.iter().enumerate() {
         let known = |id: NodeId| (id.0 as usize) < nodes && graph.store.node(id).is_some_and(Node::is_tainted);
         let process = finding.process.and_then(|key| graph.processes.get(key)).map(|state| state.node);
-        let ends = finding.events.iter().flat_map(|&seq| graph.store.edges_of(seq)).flat_map(|e| [e.from, e.to]);
+        let ends = graph.edges_of_finding(i).flat_map(|edge| [edge.from, edge.to]);
         for node in ends.chain(process).filter(|&id| known(id)) {
             sets.join(node.0 as usize, nodes + i);
         }

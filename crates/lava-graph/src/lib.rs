@@ -35,4 +35,4 @@ pub use graph::Graph;
 pub use incident::Incident;
 pub use model::{Delta, Edge, EdgeDecision, EdgeId, Node, NodeId, NodeKind, NodeTaint, Snapshot, TaintRule, Verb};
 pub use store::EDGE_EVENTS;
-pub use trace::{DecisionSummary, StageSummary, Trace, TraceEdge, TraceNode};
+pub use trace::{DecisionSummary, StageSummary, Trace, TraceEdge, TraceNode, Unfold};

@@ -315,7 +315,7 @@ mod arbitrary {
         }
 
         #[test]
-        fn hostile_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400), seq: u64) {
+        fn hostile_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400), seq in 1u64..) {
             if let Ok(codec::Frame::Event(mut event)) = codec::decode(&[&[codec::VERSION, 0][..], &bytes].concat()) {
                 event.seq = seq;
                 run(&[event]);

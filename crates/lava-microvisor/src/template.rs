@@ -1,7 +1,8 @@
 //! Templates: a guest that has booted, saved so that clones of it start in a blink.
 //!
 //! A template is a folder: the guest's RAM (`ram`, sparse), the devices' state (`state`), what the boot changed on the disks
-//! (`vda.overlay` and its map, `vdb.overlay`...), the kernel's ELF file (`kernel`), and `template.json`, which is written last: a folder without it is no template.
+//! (`vda.overlay` and its map, `vdb.overlay`...), the kernel's ELF file (`kernel`), and `template.json`, which is written last: a folder
+//! without it is no template.
 //! It is named by a hash of all it was made from; a change of any makes another template.
 //!
 //! Clones map the RAM privately: the pages they do not write are the template's, in the host's page cache, once for all.
@@ -16,7 +17,7 @@ use lava_event::Sha256;
 use serde::{Deserialize, Serialize};
 
 /// Counted up when templates are made or restored in another way.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// The kernel's file in a template, and in a draft: whoever makes the template puts it there.
 pub const KERNEL: &str = "kernel";
 const MANIFEST: &str = "template.json";
@@ -167,16 +168,14 @@ impl Template {
     /// If it is damaged.
     pub fn open(dir: &Path) -> Result<Option<Self>, TemplateError> {
         let damaged = |what: &str, source| TemplateError::Damaged { dir: dir.into(), what: what.into(), source };
-        let mut text = String::new();
-        match File::open(dir.join(MANIFEST)) {
+        let text = match read_manifest(dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(damaged(MANIFEST, error)),
-            Ok(file) => file.take(MANIFEST_LIMIT).read_to_string(&mut text).map_err(|e| damaged(MANIFEST, e))?,
+            read => read.map_err(|error| damaged(MANIFEST, error))?,
         };
-        let manifest: Manifest = serde_json::from_str(&text).map_err(|e| damaged(MANIFEST, e.into()))?;
-        if manifest.format != FORMAT {
+        if is_of_another_version(&text) {
             return Err(damaged(MANIFEST, io::Error::other("made by another version of LAVA")));
         }
+        let manifest: Manifest = serde_json::from_str(&text).map_err(|e| damaged(MANIFEST, e.into()))?;
         let template = Self { dir: dir.into(), parts: manifest.parts, place: manifest.place, built: manifest.built };
         let size = |path: &Path| fs::metadata(path).map(|file| file.len());
         let ram = size(&template.ram()).map_err(|error| damaged("ram", error))?;
@@ -192,6 +191,20 @@ impl Template {
         }
         Ok(Some(template))
     }
+}
+
+fn read_manifest(dir: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(dir.join(MANIFEST))?.take(MANIFEST_LIMIT).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn is_of_another_version(manifest: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Version {
+        format: u32,
+    }
+    serde_json::from_str::<Version>(manifest).is_ok_and(|version| version.format != FORMAT)
 }
 
 /// A template's name, and what it is or why it is damaged.
@@ -257,11 +270,16 @@ impl TemplateStore {
         fs::remove_dir_all(&dir).map(|()| true).map_err(|source| TemplateError::Io { path: dir, source })
     }
 
-    /// Removes what the template of these parts takes the place of: the same, made with another image, QEMU or tap; and drafts whose
-    /// makers are gone. Clones that run keep the files they have open.
+    /// Removes what the template of these parts takes the place of: the same, made with another image, QEMU or tap; what another version
+    /// of LAVA has made, which this one cannot use; and drafts whose makers are gone. Clones that run keep the files they have open.
     fn remove_superseded(&self, parts: &TemplateParts) -> Result<(), TemplateError> {
-        for (_, old) in self.list()? {
-            let Ok(old) = old else { continue };
+        for (name, old) in self.list()? {
+            let Ok(old) = old else {
+                if read_manifest(&self.dir.join(&name)).is_ok_and(|text| is_of_another_version(&text)) {
+                    self.remove(&name)?;
+                }
+                continue;
+            };
             let renewed = TemplateParts {
                 image: parts.image.clone(),
                 kernel: parts.kernel.clone(),
@@ -407,6 +425,17 @@ mod tests {
         assert_eq!(store.list().expect("list").len(), 3);
         let second = TemplateParts { kernel: "6.12".into(), ..parts.clone() };
         assert!(store.remove(&other.parts.name()).expect("removed") && store.remove(&second.name()).expect("removed"));
+
+        // What another version has made is told, and goes when the next one is made.
+        let manifest = fs::read_to_string(template.dir.join(MANIFEST)).expect("manifest");
+        let old = store.dir().join("plain-1");
+        fs::create_dir(&old).expect("old");
+        let older = manifest.replace(&format!("\"format\": {FORMAT}"), "\"format\": 1");
+        assert_ne!(older, manifest);
+        fs::write(old.join(MANIFEST), older).expect("manifest");
+        let told = Template::open(&old).expect_err("another version's").to_string();
+        assert!(told.contains("another version"), "{told}");
+        assert!(store.remove(&make(&second).parts.name()).expect("removed") && !old.exists());
 
         fs::write(template.ram(), "short").expect("ram");
         let error = store.find(&parts).expect_err("damaged").to_string();

@@ -138,9 +138,9 @@ impl Stack {
     /// Ends a connection with a reset, which is sent at once.
     fn abort(&mut self, ends: Ends) {
         let Some(connection) = self.connections.get(&ends) else { return };
+        let active = connection.active;
         self.sockets.get_mut::<Socket>(connection.socket).abort();
-        let now = Instant::from_micros(i64::try_from(connection.active.as_micros()).unwrap_or(i64::MAX));
-        self.interface.poll(now, &mut self.device, &mut self.sockets);
+        self.poll(active);
     }
 
     /// Lets what has no frame of its own happen: retransmissions, limits of time.
@@ -178,7 +178,7 @@ impl Stack {
         due.map_or(TICK, |due| Duration::from_micros(due.total_micros()).min(TICK))
     }
 
-    /// IPv4 packets for the guest, with where they come from.
+    /// IPv4 packets for the guest.
     pub fn packets(&mut self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.device.outbound)
     }

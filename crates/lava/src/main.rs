@@ -13,6 +13,7 @@ mod run;
 mod show;
 mod template;
 mod terminal;
+mod trace;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -61,6 +62,8 @@ enum Command {
     },
     /// Play a recorded session again: the trace grows as it did, thought of by today's detectors. No micro-VM is started.
     Replay(replay::Replay),
+    /// Print a session's graph: simplified, unfolded step by step or whole; all of it or an interval.
+    Trace(trace::Options),
     /// Write a session in a format that other tools read: docs/exports.md tells what is in each.
     Export(export::Export),
     /// Hold a session against its hash chain and its manifest.
@@ -135,6 +138,7 @@ fn main() -> ExitCode {
             show::events(&session, kind.as_deref(), format, out.as_deref()).map(|()| CLEAN)
         }
         Command::Replay(replay) => replay.run().map(|()| CLEAN),
+        Command::Trace(options) => options.run().map(|()| CLEAN),
         Command::Export(export) => export.run().map(|()| CLEAN),
         Command::Verify { session, out } => {
             show::verify(&session, out.as_deref()).map(|intact| if intact { CLEAN } else { FAILED })

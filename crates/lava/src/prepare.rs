@@ -150,9 +150,7 @@ pub struct Guest {
 impl Guest {
     /// The kernel's ELF file, unpacked.
     pub fn kernel_elf(&self) -> Result<Vec<u8>> {
-        let shown = || format!("the guest's kernel {}", self.vmlinuz.display());
-        let boot_file = fs::read(&self.vmlinuz).with_context(shown)?;
-        lava_vmlinuz::kernel_elf(&boot_file).with_context(shown)
+        unpack(&self.vmlinuz)
     }
 
     /// The same in a file in `folder`, which is gone with what comes back.
@@ -164,6 +162,12 @@ impl Guest {
         file.as_file().set_permissions(fs::Permissions::from_mode(0o644)).with_context(what)?;
         Ok(file)
     }
+}
+
+fn unpack(vmlinuz: &Path) -> Result<Vec<u8>> {
+    let shown = || format!("the guest's kernel {}", vmlinuz.display());
+    let boot_file = fs::read(vmlinuz).with_context(shown)?;
+    lava_vmlinuz::kernel_elf(&boot_file).with_context(shown)
 }
 
 /// Finds the image and its kernel. What the image was built with was introspected before: unpacking and reading a kernel takes a third of
@@ -180,10 +184,8 @@ pub fn guest(kernel: &str) -> Result<Guest> {
     let (vmlinuz, release) = match std::env::var_os("LAVA_VMLINUZ") {
         Some(other) => {
             let path = PathBuf::from(other);
-            let boot_file = fs::read(&path).with_context(|| format!("the guest's kernel {}", path.display()))?;
             let shown = || format!("{}: this kernel can't be introspected", path.display());
-            let elf = lava_vmlinuz::kernel_elf(&boot_file).with_context(shown)?;
-            let release = Kernel::from_elf(&elf).with_context(shown)?.release;
+            let release = Kernel::from_elf(&unpack(&path).with_context(shown)?).with_context(shown)?.release;
             (path, release)
         }
         None => {

@@ -11,7 +11,6 @@ use lava_event::{Action, Finding, Produced, SessionId, Verdict};
 use lava_evidence::{ImageFacts, Manifest, Outcome, PolicyFacts, SessionWriter, State, TaskFacts};
 use lava_microvisor::{
     Handle, Item, Items, MachineReport, MachineSpec, NetContent, Network, Options, Profile, Session, Task,
-    template::Template,
 };
 use lava_policy::Policy;
 
@@ -49,6 +48,9 @@ pub struct Run {
     /// What answers the attack: observe, protect, remediate, or a file of your own.
     #[arg(long, value_name = "FILE", default_value = "observe")]
     policy: String,
+    /// Allow everything, and record what the policy would have answered.
+    #[arg(long)]
+    dry_run: bool,
     /// Folder of Sigma rules that are matched too; `lava rules check` says which can be used.
     #[arg(long, value_name = "DIR")]
     rules: Option<PathBuf>,
@@ -115,8 +117,10 @@ impl Run {
     pub fn run(&self) -> Result<u8> {
         let task = prepare::task(&self.task)?;
         let (policy, policy_hash) = prepare::policy(&self.policy)?;
-        let checked = self.rules.as_deref().map(rules::load).transpose()?.unwrap_or_default();
+        let checked = rules::load_any(self.rules.as_deref())?;
         let profile = prepare::profile(self.profile.as_deref(), &task)?.with_password(&self.password);
+        let policy = policy.for_profile(&profile.name);
+        let policy = if self.dry_run { policy.with_dry_run(true) } else { policy };
         let members = prepare::members(&profile)?.with_password(&self.password);
         if let Some(disk) = self.disk.as_deref().filter(|disk| !disk.is_file()) {
             bail!("the disk {}: no such file", disk.display());
@@ -156,9 +160,13 @@ impl Run {
         live.progress(&format!("session {id}: opening {} as {}{how}", task.name, profile.name));
         let asks = policy.waits_for().collect();
         // A template has it unpacked.
-        let unpacked = if template.is_none() { Some(guest.kernel_file(evidence.dir())?) } else { None };
-        let kernel_file = unpacked.as_ref().map(|file| file.path().to_path_buf());
-        let kernel_file = kernel_file.or(template.as_ref().map(Template::kernel)).unwrap_or_default();
+        let (kernel_file, unpacked) = match &template {
+            Some(template) => (template.kernel(), None),
+            None => {
+                let file = guest.kernel_file(evidence.dir())?;
+                (file.path().to_path_buf(), Some(file))
+            }
+        };
         let machine = self.machine(&id, evidence.dir(), &guest, &profile, (tap.path, kernel_file));
         let mut spec = MachineSpec { template, asks, net_content: content, ..machine };
         spec.scratch.extend(unpacked.as_ref().map(|file| file.path().to_path_buf()));
@@ -204,6 +212,7 @@ impl Run {
             ("root", self.root.to_string()),
             ("net", format!("{:?}", self.network(profile)).to_lowercase()),
             ("net_content", self.net_content.as_ref().map(|dir| dir.display().to_string()).unwrap_or_default()),
+            ("dry_run", self.dry_run.to_string()),
             ("rules", self.rules.as_ref().map(|dir| dir.display().to_string()).unwrap_or_default()),
             ("disk", self.disk.as_ref().map(|disk| disk.display().to_string()).unwrap_or_default()),
         ]

@@ -255,15 +255,15 @@ impl Behaviour for Acts {
         let done: Vec<usize> =
             self.0.iter().copied().filter(|&at| ACTS.get(at).is_some_and(|act| seen.is(act))).collect();
         for at in done {
-            self.0.remove(&at);
             let Some(act) = ACTS.get(at) else { continue };
             let title = format!("{} {}{}", context.program(), act.title, seen.shown());
             let mut hit = Hit::new(act.about, context, title, Vec::new());
             if matches!(act.what, What::Run { .. }) {
                 hit.grade = Grade::Inferred;
             }
-            if act.packages {
-                hit.lower_if_packaged(context);
+            // Done by a package, it may still be done by hand.
+            if !(act.packages && hit.lower_if_packaged(context)) {
+                self.0.remove(&at);
             }
             hits.push(hit);
         }

@@ -117,6 +117,7 @@ fn node(id: &str, kind: NodeKind, label: &str, stage: Option<Stage>, findings: &
         kind,
         label: label.into(),
         detail: vec![EVIL.into()],
+        folded: 0,
         stage,
         tainted: true,
         findings,

@@ -6,7 +6,7 @@ use lava_event::SessionId;
 use serde_json::{Map, Value, json};
 use uuid::{Uuid, uuid};
 
-use crate::clock::{Clock, micros};
+use crate::clock::{Clock, micros, shortest};
 use crate::ids;
 use crate::summary::{About, Content, Key, Thing};
 
@@ -42,7 +42,7 @@ impl<'a> Observables<'a> {
                 let Some(from) = source.filter(|source| source.port != 0 && *port != 0) else { return vec![to] };
                 let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
                 let contributing = Map::from_iter([
-                    ("start".to_owned(), micros(self.clock.at(thing.first_ns)).into()),
+                    ("start".to_owned(), shortest(self.clock.at(thing.first_ns)).into()),
                     ("src_ref".to_owned(), self.address(from.address).into()),
                     ("src_port".to_owned(), from.port.into()),
                     ("dst_ref".to_owned(), to.into()),

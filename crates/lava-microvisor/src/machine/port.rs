@@ -7,7 +7,7 @@ use serde_json::Value;
 
 const LINE_LIMIT: u64 = 64 << 10;
 /// Files that are taken of an archive, and the bytes of each: the launcher sends no more (`images/launcher/src/members.rs`).
-const MAX_FILES: usize = 256;
+pub(super) const MAX_FILES: usize = 256;
 const MAX_SENT: u64 = 32 << 20;
 /// The longest reason kept, bytes.
 const REASON: usize = 4096;

@@ -2,6 +2,7 @@
 
 mod attack;
 mod benign;
+mod cage;
 mod common;
 mod control;
 mod files;

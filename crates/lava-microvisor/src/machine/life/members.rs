@@ -13,13 +13,16 @@ use super::{
     Artifact, Duration, End, Event, Instant, Kind, Life, Next, Options, Outlet, Produced, Said, Source, Task, header,
     json, timeout,
 };
-use crate::machine::port::Member;
+use crate::machine::port::{MAX_FILES, Member};
 use crate::profile::Profile;
 
 /// Files of archives that are opened.
 const MAX_OPENED: usize = 32;
 /// Archives within archives.
 const MAX_DEPTH: u32 = 4;
+/// Bytes of one directory's files that are held; the launcher sends no more (`images/launcher/src/members.rs`: 64 MiB, one file of 32 MiB
+/// that begins before, and 64 KiB of each of the others).
+const MAX_HELD: usize = 128 << 20;
 
 /// A directory that an archive was unpacked into, and how many archives lie around it.
 struct Folder {
@@ -109,11 +112,17 @@ impl Life {
     /// The files below a directory of the guest.
     fn list(&mut self, directory: &str, limit: Duration, deadline: Instant) -> Result<Vec<Member>, End> {
         self.say(&json!({ "members": directory }), &[])?;
-        let mut members = Vec::new();
+        let (mut members, mut held) = (Vec::new(), 0usize);
         loop {
             match self.next(deadline)? {
-                Next::Said(Said::Member(member)) if Path::new(&member.path).starts_with(directory) => {
-                    members.push(member)
+                // What comes beyond these bounds is not the launcher's.
+                Next::Said(Said::Member(member))
+                    if Path::new(&member.path).starts_with(directory)
+                        && members.len() < MAX_FILES
+                        && held.saturating_add(member.content.len()) <= MAX_HELD =>
+                {
+                    held += member.content.len();
+                    members.push(member);
                 }
                 Next::Said(Said::Members(left_out)) => {
                     if left_out > 0 {
