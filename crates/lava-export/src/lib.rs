@@ -29,6 +29,7 @@ mod summary;
 mod syslog;
 mod text;
 mod walk;
+mod web;
 
 use std::io::Write;
 
