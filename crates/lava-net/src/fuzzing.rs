@@ -5,10 +5,11 @@ use std::time::Duration;
 use lava_event::NetEndpoint;
 use smoltcp::wire::{EthernetFrame, IpProtocol, Ipv4Packet, TcpPacket, UdpPacket};
 
+use crate::gate::Open;
 use crate::lan;
 use crate::peer::Peer;
 use crate::service::Service;
-use crate::world::{At, Context, Ends, World};
+use crate::world::{At, Context, Ends, Report, World};
 
 /// Ports at which something of its own is spoken, and one that listens.
 const PORTS: &[u16] = &[80, 25, 53, 22, 6667, 443, 465, 4444];
@@ -31,9 +32,9 @@ pub fn frames(bytes: &[u8]) {
         let now = Duration::from_secs(number);
         let mut frame = piece.to_vec();
         mend(&mut frame);
-        let handled = peer.handle(&frame, At { now, frame: number });
+        let handled = peer.handle(&frame, At { now, frame: number }, &mut Open);
         assert!(handled.answers.iter().all(|answer| EthernetFrame::new_checked(answer).is_ok()));
-        peer.tick(now);
+        peer.tick(now, &mut Open);
         peer.deadline(now);
     }
     peer.end(Duration::from_secs(1 << 20));
@@ -68,8 +69,9 @@ pub fn conversation(bytes: &[u8]) {
         origin: NetEndpoint { address: lan::GUEST.into(), port: 40_000 },
         destination: NetEndpoint { address: [198, 18, 0, 1].into(), port },
     };
-    let (mut world, mut told) = (World::default(), Vec::new());
-    let mut context = Context { at: At::default(), world: &mut world, told: &mut told };
+    let (mut world, mut open) = (World::default(), Open);
+    let mut report = Report::new(&mut open);
+    let mut context = Context { at: At::default(), world: &mut world, report: &mut report };
     let mut service = Service::new(ends);
     service.opened(&mut context);
     for piece in pieces(said, 255) {

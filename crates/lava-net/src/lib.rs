@@ -2,9 +2,9 @@
 //!
 //! QEMU connects with `-netdev stream,id=n0,server=off,addr.type=unix,addr.path=S,reconnect-ms=500`; each frame has its
 //! length in front, 4 bytes, big-endian. A [`NetServer`] plays every host the guest can see on the virtual LAN
-//! 10.77.0.0/24 and beyond it. It answers ARP, leases the guest its address, refuses connections and (unless
-//! [`Mode::Simulated`]) names quickly, so that a task shows where it wants to go instead of hanging, and records every
-//! frame in `traffic.pcapng`.
+//! 10.77.0.0/24 and beyond it. It answers ARP, leases the guest its address, and either plays a LAN and the
+//! Internet ([`Mode::Simulated`]) or refuses names and connections quickly, so that a task shows where it wants to go instead of hanging.
+//! What [`Waits`] does neither before the policy has answered. Every frame is recorded in `traffic.pcapng`.
 //!
 //! *Invariant*: nothing gets out. The crate opens one Unix socket to listen on, and no socket of any host network, ever:
 //! no packet of the guest reaches a host, a container or the Internet through it.
@@ -16,8 +16,7 @@
 //!
 //! The addresses are those of [`lan`]; what is answered and how, that of `peer`.
 //!
-//! Limits: one guest; IPv4 only (IPv6, VLANs, fragments and packets with wrong checksums are recorded and dropped); no
-//! host behind the gateway serves anything yet.
+//! Limits: one guest; IPv4 only (IPv6, VLANs, fragments and packets with wrong checksums are recorded and dropped).
 
 #![forbid(unsafe_code)]
 
@@ -31,6 +30,7 @@ mod emit;
 mod flow;
 #[doc(hidden)]
 pub mod fuzzing;
+mod gate;
 pub mod lan;
 mod peer;
 mod server;
@@ -39,6 +39,7 @@ mod stack;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod transport;
 mod world;
 
 use std::io;
@@ -54,6 +55,7 @@ use world::World;
 pub use authority::AuthorityError;
 pub use capture::CAPTURE_LIMIT;
 pub use content::{Content, ContentError};
+pub use gate::Waits;
 pub use stream::MAX_FRAME;
 
 /// Where the network meets the micro-VM and the evidence.
@@ -70,6 +72,8 @@ pub struct NetConfig {
     pub mode: Mode,
     /// What the simulated web has; for all else something is made up.
     pub content: Content,
+    /// What waits for the policy ([`Outlet::ask`]), and can so be refused, or diverted to the simulated network in either mode.
+    pub waits: Waits,
 }
 
 /// What the guest is answered.
@@ -140,8 +144,10 @@ impl NetServer {
         let (wake, woken) = UnixStream::pair().map_err(NetError::Thread)?;
         let socket = config.socket.clone();
         let world = match config.mode {
-            Mode::Refuse => None,
-            Mode::Simulated => Some(World::new(config.content.clone(), Authority::new()?)),
+            Mode::Refuse if !config.waits.any() => None,
+            mode => {
+                Some(World { sinkhole: mode == Mode::Refuse, ..World::new(config.content.clone(), Authority::new()?) })
+            }
         };
         let certificate = world.as_ref().and_then(|world| world.authority.as_ref()).map(|own| own.pem().to_owned());
         let server = server::Server::new(config, world, outlet, woken)?;

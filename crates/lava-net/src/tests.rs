@@ -1,5 +1,6 @@
 //! Frames in, frames out; and the whole server over its socket, judged by Wireshark's tools.
 
+mod gate;
 mod guest;
 mod hostile;
 mod talks;
@@ -20,6 +21,7 @@ use crate::Mode;
 use crate::capture::{Capture, Direction, Sink};
 use crate::emit::{self, Route};
 use crate::flow::{CAPACITY, Flows, Step};
+use crate::gate::Open;
 use crate::lan::{self, GATEWAY, GUEST};
 use crate::peer::{Handled, Peer};
 use crate::stream::{Deframer, MAX_FRAME, Read};
@@ -135,7 +137,7 @@ struct Came {
 }
 
 fn give(peer: &mut Peer, frame: &[u8]) -> Came {
-    let Handled { told, mut answers, .. } = peer.handle(frame, At::default());
+    let Handled { told, mut answers, .. } = peer.handle(frame, At::default(), &mut Open);
     let told: Vec<Kind> = told.into_iter().map(|(kind, _)| kind).collect();
     assert!(answers.len() < 2);
     let flow = told.iter().find_map(|kind| match kind {
@@ -308,7 +310,7 @@ fn a_flow_is_reported_once_and_again_when_it_is_reopened() {
     let mut flows = Flows::default();
     for port in 0..=u16::MAX {
         let end = lava_event::NetEndpoint { address: WORLD.into(), port };
-        assert!(flows.see((Protocol::Tcp, end, end), Step::default()));
+        assert!(flows.see((Protocol::Tcp, end, end), Step::default(), None));
     }
     assert_eq!(flows.sizes(), (CAPACITY, CAPACITY));
 }

@@ -64,7 +64,7 @@ pub struct MachineSpec {
     pub net_content: lava_net::Content,
     /// Whether every system call is told.
     pub api_trace: bool,
-    /// Kinds of events that the tap holds until [`super::Item::Ask`] is answered; those of disk and kernel memory always are.
+    /// Kinds of events that the tap and the network hold until [`super::Item::Ask`] is answered; those of disk and kernel memory always are.
     pub asks: Vec<&'static str>,
     /// An existing folder for what is kept: `console.log`, `qemu.log`, `traffic.pcapng`, `vda.overlay`.
     pub session_dir: PathBuf,

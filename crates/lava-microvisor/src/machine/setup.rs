@@ -139,7 +139,8 @@ pub(super) fn set_up(
     let net = match spec.net {
         Some(mode) => {
             let (socket, content) = (runtime.at("net"), spec.net_content.clone());
-            let net = NetConfig { socket: socket.clone(), capture, mac_of_guest: Some(mac), mode, content };
+            let waits = lava_net::Waits::of(&spec.asks);
+            let net = NetConfig { socket: socket.clone(), capture, mac_of_guest: Some(mac), mode, content, waits };
             let net = NetServer::start(net, outlet)?;
             runtime.give(&socket)?;
             Some(net)

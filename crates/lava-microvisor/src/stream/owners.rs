@@ -47,7 +47,8 @@ impl Owners {
 
     fn of(&self, kind: &Kind) -> Option<&Process> {
         let (protocol, origin, destination) = match kind {
-            Kind::NetStream { protocol, origin, destination, .. } => (*protocol, origin, destination),
+            Kind::NetFlow { protocol, origin, destination, .. }
+            | Kind::NetStream { protocol, origin, destination, .. } => (*protocol, origin, destination),
             Kind::NetHttp { origin, destination, .. }
             | Kind::NetTls { origin, destination, .. }
             | Kind::NetMail { origin, destination, .. } => (Protocol::Tcp, origin, destination),

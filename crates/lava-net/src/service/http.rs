@@ -104,7 +104,7 @@ impl Http {
         matches!(self.state, State::Over)
     }
 
-    pub fn receive(&mut self, mut bytes: &[u8], output: &mut Output, context: &mut Context<'_>) {
+    pub fn receive(&mut self, mut bytes: &[u8], output: &mut Output, context: &mut Context<'_, '_>) {
         while !bytes.is_empty() && !self.is_over() {
             bytes = match &mut self.state {
                 State::Head(_) => self.head(bytes, output, context),
@@ -126,7 +126,7 @@ impl Http {
     }
 
     /// Takes bytes of a head; what is left behind it.
-    fn head<'a>(&mut self, bytes: &'a [u8], output: &mut Output, context: &mut Context<'_>) -> &'a [u8] {
+    fn head<'a>(&mut self, bytes: &'a [u8], output: &mut Output, context: &mut Context<'_, '_>) -> &'a [u8] {
         let State::Head(head) = &mut self.state else { return bytes };
         let before = head.len();
         let room = (LONGEST_HEAD + 1).saturating_sub(before).min(bytes.len());
@@ -157,7 +157,7 @@ impl Http {
     }
 
     /// The request is whole.
-    fn answer(&mut self, output: &mut Output, context: &mut Context<'_>) {
+    fn answer(&mut self, output: &mut Output, context: &mut Context<'_, '_>) {
         let State::Body { request, body, .. } = std::mem::replace(&mut self.state, State::Head(Vec::new())) else {
             return;
         };
@@ -180,7 +180,7 @@ impl Http {
     }
 
     /// What came is no request that is understood, or too much of one.
-    fn refuse(&mut self, status: u16, output: &mut Output, context: &mut Context<'_>) {
+    fn refuse(&mut self, status: u16, output: &mut Output, context: &mut Context<'_, '_>) {
         let (request, body) = match std::mem::replace(&mut self.state, State::Over) {
             State::Body { request, body, .. } => (request, body),
             State::Head(head) => (request_line(&head), Kept::new(0)),
@@ -191,7 +191,7 @@ impl Http {
     }
 
     /// The connection has ended: an unfinished request is told.
-    pub fn end(mut self, context: &mut Context<'_>) {
+    pub fn end(mut self, context: &mut Context<'_, '_>) {
         let (request, body) = match std::mem::replace(&mut self.state, State::Over) {
             State::Body { request, body, .. } => (request, body),
             State::Head(head) if !head.is_empty() => (request_line(&head), Kept::new(0)),
@@ -207,7 +207,7 @@ impl Http {
         whole: bool,
         (status, answer, response_type): (u16, &str, &str),
         response: Option<Artifact>,
-        context: &mut Context<'_>,
+        context: &mut Context<'_, '_>,
     ) {
         let sent = body.artifact();
         let host =
@@ -315,7 +315,7 @@ fn take<'a>(
     length: &mut Length,
     body: &mut Kept,
     bytes: &'a [u8],
-    context: &mut Context<'_>,
+    context: &mut Context<'_, '_>,
 ) -> Option<(&'a [u8], bool)> {
     let chunks = match length {
         Length::Fixed(left) => {
@@ -378,7 +378,7 @@ fn line_of<'a>(line: &mut Vec<u8>, bytes: &'a [u8]) -> Option<(&'a [u8], bool)> 
     (line.len() <= LONGEST_LINE).then(|| (end.map_or(&[][..], |end| &bytes[end + 1..]), end.is_some()))
 }
 
-fn data<'a>(left: &mut u64, body: &mut Kept, bytes: &'a [u8], context: &mut Context<'_>) -> &'a [u8] {
+fn data<'a>(left: &mut u64, body: &mut Kept, bytes: &'a [u8], context: &mut Context<'_, '_>) -> &'a [u8] {
     let count = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
     body.add(&bytes[..count], &mut context.world.budget);
     *left -= count as u64;

@@ -28,7 +28,7 @@ pub struct Irc {
 }
 
 impl Irc {
-    pub fn receive(&mut self, bytes: &[u8], talk: &mut Talk, context: &mut Context<'_>) {
+    pub fn receive(&mut self, bytes: &[u8], talk: &mut Talk, context: &mut Context<'_, '_>) {
         for line in self.lines.add(bytes) {
             let line = String::from_utf8_lossy(&line).into_owned();
             let (command, rest) = line.split_once(' ').unwrap_or((&line, ""));

@@ -153,7 +153,7 @@ impl Service {
     }
 
     /// The connection is there.
-    pub fn opened(&mut self, context: &mut Context<'_>) {
+    pub fn opened(&mut self, context: &mut Context<'_, '_>) {
         self.talk.say(self.greeting.as_bytes(), &mut context.world.budget);
     }
 
@@ -166,7 +166,7 @@ impl Service {
     }
 
     /// Bytes of the guest.
-    pub fn receive(&mut self, bytes: &[u8], context: &mut Context<'_>) {
+    pub fn receive(&mut self, bytes: &[u8], context: &mut Context<'_, '_>) {
         let talk = &mut self.talk;
         match &mut self.protocol {
             Protocol::Unsure(first) => {
@@ -203,7 +203,7 @@ impl Service {
     }
 
     /// The guest says no more.
-    pub fn guest_closed(&mut self, context: &mut Context<'_>) {
+    pub fn guest_closed(&mut self, context: &mut Context<'_, '_>) {
         match &mut self.protocol {
             Protocol::Tls(tls) => tls.guest_closed(context),
             _ => self.talk.closes = true,
@@ -219,7 +219,7 @@ impl Service {
     }
 
     /// The conversation has ended.
-    pub fn end(mut self, context: &mut Context<'_>) -> Record {
+    pub fn end(mut self, context: &mut Context<'_, '_>) -> Record {
         match self.protocol {
             Protocol::Tls(tls) => return tls.end(context),
             Protocol::Http(http) => http.end(context),

@@ -19,7 +19,7 @@ impl Names {
         Self { ends, bytes: Vec::new() }
     }
 
-    pub fn receive(&mut self, bytes: &[u8], talk: &mut Talk, context: &mut Context<'_>) {
+    pub fn receive(&mut self, bytes: &[u8], talk: &mut Talk, context: &mut Context<'_, '_>) {
         // A message is at most 64 KiB: so much waits here, and what one read brought.
         self.bytes.extend_from_slice(bytes);
         let mut rest = self.bytes.as_slice();
@@ -27,14 +27,10 @@ impl Names {
             let length = usize::from(u16::from_be_bytes(length));
             let Some(query) = behind.get(..length) else { break };
             rest = &behind[length..];
-            let Some((reply, asked)) = context.world.names.reply(query) else {
+            let Some((reply, _)) = context.name(Protocol::Tcp, self.ends.origin, query, true) else {
                 talk.closes = true;
                 break;
             };
-            if let Some(asked) = asked {
-                let kind = asked.told(Protocol::Tcp, self.ends.origin, context.at.frame);
-                context.tell(kind, None);
-            }
             let length = u16::try_from(reply.len()).unwrap_or_default();
             talk.say(&[&length.to_be_bytes()[..], &reply].concat(), &mut context.world.budget);
         }

@@ -54,7 +54,7 @@ impl Smtp {
         Self { ends, lines: Lines::default(), next: Next::Command, mail: Mail::default() }
     }
 
-    pub fn receive(&mut self, bytes: &[u8], talk: &mut Talk, context: &mut Context<'_>) {
+    pub fn receive(&mut self, bytes: &[u8], talk: &mut Talk, context: &mut Context<'_, '_>) {
         for line in self.lines.add(bytes) {
             let reply = match self.next {
                 Next::Command => self.command(&line, talk),
@@ -126,7 +126,7 @@ impl Smtp {
     }
 
     /// A line of the mail; a dot alone ends it, and one more in front of a dot is not of the mail (RFC 5321 section 4.5.2).
-    fn line(&mut self, line: &[u8], context: &mut Context<'_>) -> &'static str {
+    fn line(&mut self, line: &[u8], context: &mut Context<'_, '_>) -> &'static str {
         if line == b"." {
             self.next = Next::Command;
             self.tell(true, context);
@@ -144,7 +144,7 @@ impl Smtp {
         ""
     }
 
-    fn tell(&mut self, whole: bool, context: &mut Context<'_>) {
+    fn tell(&mut self, whole: bool, context: &mut Context<'_, '_>) {
         let mail = std::mem::take(&mut self.mail);
         let artifact = mail.body.artifact();
         let kind = Kind::NetMail {
@@ -163,7 +163,7 @@ impl Smtp {
     }
 
     /// The connection has ended: a mail in the middle is told.
-    pub fn end(mut self, context: &mut Context<'_>) {
+    pub fn end(mut self, context: &mut Context<'_, '_>) {
         if self.next == Next::Mail {
             self.tell(false, context);
         }

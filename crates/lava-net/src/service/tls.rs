@@ -55,7 +55,7 @@ impl Tls {
         self.wire.len() < PIECE && self.inner.hungry()
     }
 
-    pub fn receive(&mut self, bytes: &[u8], context: &mut Context<'_>) {
+    pub fn receive(&mut self, bytes: &[u8], context: &mut Context<'_, '_>) {
         match &mut self.state {
             State::Hello(first) => {
                 first.extend_from_slice(bytes);
@@ -76,7 +76,7 @@ impl Tls {
         context.world.secrets.push_str(&self.secrets.take());
     }
 
-    fn begin(&mut self, context: &mut Context<'_>) {
+    fn begin(&mut self, context: &mut Context<'_, '_>) {
         let name = match &self.hello.server_name {
             Some(name) => String::from_utf8_lossy(name).into_owned(),
             None => self.ends.destination.address.to_string(),
@@ -90,7 +90,7 @@ impl Tls {
         }
     }
 
-    fn take(&mut self, mut bytes: &[u8], context: &mut Context<'_>) {
+    fn take(&mut self, mut bytes: &[u8], context: &mut Context<'_, '_>) {
         while !bytes.is_empty() {
             let State::Running(connection) = &mut self.state else { return };
             // It takes at least one byte, or says that it takes no more.
@@ -120,14 +120,14 @@ impl Tls {
         }
     }
 
-    fn fail(&mut self, why: &str, context: &mut Context<'_>) {
+    fn fail(&mut self, why: &str, context: &mut Context<'_, '_>) {
         if !self.told {
             self.tell("", why, context);
         }
         self.state = State::Over;
     }
 
-    fn tell(&mut self, version: &str, outcome: &str, context: &mut Context<'_>) {
+    fn tell(&mut self, version: &str, outcome: &str, context: &mut Context<'_, '_>) {
         self.told = true;
         let kind = Kind::NetTls {
             origin: self.ends.origin,
@@ -170,7 +170,7 @@ impl Tls {
         std::mem::replace(&mut self.wire, rest)
     }
 
-    pub fn guest_closed(&mut self, context: &mut Context<'_>) {
+    pub fn guest_closed(&mut self, context: &mut Context<'_, '_>) {
         if !self.told {
             self.fail("the guest left before it was agreed upon", context);
         }
@@ -186,7 +186,7 @@ impl Tls {
         over && self.wire.is_empty()
     }
 
-    pub fn end(mut self, context: &mut Context<'_>) -> Record {
+    pub fn end(mut self, context: &mut Context<'_, '_>) -> Record {
         if !self.told {
             self.fail("the guest left before it was agreed upon", context);
         }

