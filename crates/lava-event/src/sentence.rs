@@ -167,8 +167,8 @@ impl Kind {
                 format!("flow to {destination} {answer}, frame {frame}")
             }
             Self::NetDns { question, qtype, addresses, .. } => match addresses.first() {
-                Some(address) => format!("asks for {question}, was told {address}"),
-                None => format!("asks for {question} (record type {qtype}), was told there is none"),
+                Some(address) => format!("asks for {question}: {address}"),
+                None => format!("asks for {question} (record type {qtype}): no address"),
             },
             Self::NetStream { protocol, destination, application, sent, received, ended, .. } => format!(
                 "{application} with {destination} ({protocol:?}): sent {}, received {}, ended by {ended}",

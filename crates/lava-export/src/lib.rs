@@ -30,6 +30,7 @@ mod summary;
 mod syslog;
 mod text;
 mod walk;
+mod web;
 
 use std::io::Write;
 

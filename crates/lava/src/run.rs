@@ -9,7 +9,9 @@ use lava_analysis::Analysis;
 use lava_detect::Detector;
 use lava_event::{Action, Finding, Produced, SessionId, Verdict};
 use lava_evidence::{ImageFacts, Manifest, Outcome, PolicyFacts, SessionWriter, State, TaskFacts};
-use lava_microvisor::{Handle, Item, Items, MachineReport, MachineSpec, NetMode, Options, Profile, Session, Task};
+use lava_microvisor::{
+    Handle, Item, Items, MachineReport, MachineSpec, NetContent, Network, Options, Profile, Session, Task,
+};
 use lava_policy::Policy;
 
 use crate::prepare::{self, Guest, TaskFile};
@@ -80,9 +82,14 @@ pub struct Run {
     /// Tell more than the semantic events: `api` tells every system call.
     #[arg(long, value_enum, value_name = "WHAT")]
     trace: Option<Trace>,
-    /// What the guest's network answers: `simulated` gives every name an address; connections are refused in both.
-    #[arg(long, value_enum, value_name = "MODE", default_value_t = Net::Refused)]
-    net: Net,
+    /// What the guest's network answers. `simulated`: every name has an address, every connection is accepted, HTTP, TLS and
+    /// mail are answered. `refused`: no name and no connection. `none`: no network card. Nothing leaves the host in any.
+    /// Default: the profile's, or `simulated`.
+    #[arg(long, value_enum, value_name = "MODE")]
+    net: Option<Net>,
+    /// Folder with what the simulated web has: DIR/host/path, or DIR/_/path for any host. For all else something is made up.
+    #[arg(long, value_name = "DIR")]
+    net_content: Option<PathBuf>,
     /// Where the session's folder is made.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -94,8 +101,19 @@ pub struct Run {
 /// What the guest's network answers.
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Net {
+    None,
     Refused,
     Simulated,
+}
+
+impl From<Net> for Network {
+    fn from(net: Net) -> Self {
+        match net {
+            Net::None => Self::None,
+            Net::Refused => Self::Refused,
+            Net::Simulated => Self::Simulated,
+        }
+    }
 }
 
 impl Run {
@@ -116,6 +134,7 @@ impl Run {
             bail!("the profile {} needs the programs of its scenario's disk: give it with --disk", profile.name);
         }
         let guest = prepare::guest(&profile, &self.kernel)?;
+        let content = self.net_content.as_deref().map(NetContent::load).transpose()?.unwrap_or_default();
         let qemu = lava_microvisor::qemu::find()?;
         let tap = prepare::tap()?;
 
@@ -125,7 +144,14 @@ impl Run {
         }
         let template = match self.boot {
             true => None,
-            false => Some(template::ensure(&profile, &guest, &tap, self.disk.as_deref(), &|text| live.progress(text))?),
+            false => Some(template::ensure(
+                &profile,
+                &guest,
+                &tap,
+                self.disk.as_deref(),
+                self.network(&profile).mode().is_some(),
+                &|text| live.progress(text),
+            )?),
         };
 
         let id = SessionId(ulid::Ulid::new().to_string());
@@ -156,7 +182,7 @@ impl Run {
             }
         };
         let machine = self.machine(&id, evidence.dir(), &guest, &profile, (tap.path, kernel_file));
-        let mut spec = MachineSpec { template, asks, ..machine };
+        let mut spec = MachineSpec { template, asks, net_content: content, ..machine };
         spec.scratch.extend(unpacked.as_ref().map(|file| file.path().to_path_buf()));
         let options =
             Options { reboot: self.reboot, linger: LINGER, console: self.console, root: self.root, save_to: None };
@@ -183,6 +209,10 @@ impl Run {
         self.finish(ended, &report, &analysis, evidence)
     }
 
+    fn network(&self, profile: &Profile) -> Network {
+        self.net.map(Network::from).or(profile.network).unwrap_or_default()
+    }
+
     fn manifest(&self, id: &SessionId, task: &TaskFile, profile: &Profile, guest: &Guest) -> Manifest {
         let facts = TaskFacts { name: task.name.clone(), sha256: task.sha256, size: task.content.len() as u64 };
         let mut manifest = Manifest::new(id.clone(), env!("CARGO_PKG_VERSION"), facts, &profile.name, &now());
@@ -199,6 +229,8 @@ impl Run {
             ("reboot", self.reboot.to_string()),
             ("boot", self.boot.to_string()),
             ("root", self.root.to_string()),
+            ("net", format!("{:?}", self.network(profile)).to_lowercase()),
+            ("net_content", self.net_content.as_ref().map(|dir| dir.display().to_string()).unwrap_or_default()),
             ("dry_run", self.dry_run.to_string()),
             ("rules", self.rules.as_ref().map(|dir| dir.display().to_string()).unwrap_or_default()),
             ("disk", self.disk.as_ref().map(|disk| disk.display().to_string()).unwrap_or_default()),
@@ -227,10 +259,8 @@ impl Run {
             vcpus: VCPUS,
             tap: Some(tap),
             launcher: lava_microvisor::machine::LAUNCHER.to_owned(),
-            net: match self.net {
-                Net::Refused => NetMode::Refuse,
-                Net::Simulated => NetMode::Simulated,
-            },
+            net: self.network(profile).mode(),
+            net_content: NetContent::default(),
             api_trace: self.trace == Some(Trace::Api),
             asks: Vec::new(),
             session_dir: dir.to_path_buf(),

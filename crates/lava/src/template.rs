@@ -54,7 +54,7 @@ pub fn command(command: &Command) -> Result<()> {
             let profile = prepare::profile_named(profile)?;
             let guest = prepare::guest(&profile, kernel)?;
             let template =
-                ensure(&profile, &guest, &prepare::tap()?, disk.as_deref(), &|text| eprintln!("lava: {text}"))?;
+                ensure(&profile, &guest, &prepare::tap()?, disk.as_deref(), true, &|text| eprintln!("lava: {text}"))?;
             println!("{}", template.parts.name());
         }
         Command::List => {
@@ -100,6 +100,7 @@ pub fn ensure(
     guest: &Guest,
     tap: &Tap,
     disk: Option<&Path>,
+    network: bool,
     tell: &dyn Fn(&str),
 ) -> Result<Template> {
     let store = store()?;
@@ -114,6 +115,7 @@ pub fn ensure(
         memory_mib: profile.memory_mib,
         vcpus: run::VCPUS,
         display: profile.display,
+        network,
     };
     if let Some(template) = store.find(&parts)? {
         return Ok(template);
@@ -150,7 +152,8 @@ fn build(
         vcpus: parts.vcpus,
         tap: Some(tap),
         launcher: lava_microvisor::machine::LAUNCHER.to_owned(),
-        net: lava_microvisor::NetMode::Refuse,
+        net: parts.network.then_some(lava_microvisor::NetMode::Refuse),
+        net_content: lava_microvisor::NetContent::default(),
         api_trace: false,
         asks: Vec::new(),
         session_dir: draft.to_path_buf(),

@@ -18,6 +18,7 @@ mod module;
 mod propagate;
 mod ptrace;
 mod sockets;
+mod traffic;
 
 use lava_event::{Event, EventSeq, Grade, ProcessKey, Severity};
 
@@ -125,6 +126,7 @@ pub(crate) fn all() -> Vec<Box<dyn Behaviour + Send>> {
         Box::new(kernel::Kernel),
         Box::new(acts::Acts::default()),
         Box::new(propagate::Propagate::default()),
+        Box::new(traffic::Traffic::default()),
     ]
 }
 

@@ -74,6 +74,48 @@ fn everything(log: &mut Log, pid: u32, exe: &str, name: &GuestText, n: u64) {
             addresses: vec![[198, 18, 0, 5].into()],
             frame: 2,
         },
+        Kind::NetHttp {
+            origin: end([10, 77, 0, 15], 40_001),
+            destination: end([198, 18, 0, 5], 8443),
+            tls: true,
+            method: name.clone(),
+            host: name.clone(),
+            path: name.clone(),
+            user_agent: Some(name.clone()),
+            content_type: Some(name.clone()),
+            status: 404,
+            answer: "default".into(),
+            response_type: "text/html".into(),
+            request_bytes: u64::MAX,
+            request_sha256: Some(Sha256::of(name.bytes())),
+            request_complete: false,
+            response_bytes: 9,
+            response_sha256: Some(Sha256::of(b"answer")),
+            frame: 4,
+        },
+        Kind::NetTls {
+            origin: end([10, 77, 0, 15], 40_001),
+            destination: end([198, 18, 0, 5], 8443),
+            server_name: Some(name.clone()),
+            alpn: vec![name.clone()],
+            version: String::new(),
+            ja3: String::new(),
+            ja4: String::new(),
+            outcome: "the guest does not trust us".into(),
+            frame: 5,
+        },
+        Kind::NetMail {
+            origin: end([10, 77, 0, 15], 40_002),
+            destination: end([198, 18, 0, 6], 25),
+            from: name.clone(),
+            to: vec![name.clone()],
+            receivers: 1,
+            subject: Some(name.clone()),
+            bytes: 100,
+            sha256: Some(Sha256::of(b"mail")),
+            complete: true,
+            frame: 6,
+        },
         Kind::FileUnlink { path: path("/etc/cron.d/"), file: made },
     ];
     for kind in kinds {
@@ -82,6 +124,73 @@ fn everything(log: &mut Log, pid: u32, exe: &str, name: &GuestText, n: u64) {
             process.comm = name.clone();
             process.exe = path("/usr/bin/");
         }
+    }
+}
+
+/// What the dropper says to the simulated Internet.
+fn calls_home(log: &mut Log) {
+    let (origin, web) = (end([10, 77, 0, 15], 40_010), end([198, 18, 0, 5], 443));
+    let ask = |method: &str, host: &str, path: &str, status| Kind::NetHttp {
+        origin,
+        destination: web,
+        tls: true,
+        method: method.into(),
+        host: host.into(),
+        path: path.into(),
+        user_agent: Some(text("beacon/1.0")),
+        content_type: None,
+        status,
+        answer: "default".into(),
+        response_type: "text/html".into(),
+        request_bytes: 12,
+        request_sha256: Some(Sha256::of(b"stolen")),
+        request_complete: true,
+        response_bytes: 40,
+        response_sha256: Some(Sha256::of(b"page")),
+        frame: 20,
+    };
+    for kind in [
+        Kind::NetTls {
+            origin,
+            destination: web,
+            server_name: Some(text("c2.example.com")),
+            alpn: vec![text("h2"), text("http/1.1")],
+            version: "TLSv1.3".into(),
+            ja3: "e7d705a3286e19ea42f587b344ee6865".into(),
+            ja4: "t13d1516h2_8daaf6152771_e5627efa2ab1".into(),
+            outcome: "established".into(),
+            frame: 19,
+        },
+        ask("POST", "c2.example.com", "/gate.php?id=7", 200),
+        ask("GET", "198.18.0.5", "/", 0),
+        ask("GET", "203.0.113.7", "/it's \\", 200),
+        Kind::NetStream {
+            protocol: Protocol::Tcp,
+            origin,
+            destination: web,
+            application: "http".into(),
+            sent: 900,
+            received: 1000,
+            sent_sha256: None,
+            received_sha256: None,
+            complete: true,
+            ended: "guest".into(),
+            frame: 18,
+        },
+        Kind::NetMail {
+            origin: end([10, 77, 0, 15], 40_011),
+            destination: end([198, 18, 0, 6], 25),
+            from: text("bot@example.com"),
+            to: vec![text("a@example.org"), text("not an address")],
+            receivers: 2,
+            subject: Some(text("invoice")),
+            bytes: 100,
+            sha256: Some(Sha256::of(b"mail")),
+            complete: true,
+            frame: 30,
+        },
+    ] {
+        log.act(201, DROPPER, kind);
     }
 }
 
@@ -120,6 +229,7 @@ pub fn attack() -> Vec<Event> {
             receives: 3,
         },
     );
+    calls_home(&mut log);
     everything(&mut log, 202, "/usr/local/bin/helper", &text("plain"), 1);
     log.0
 }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{RecvTimeoutError, Sender};
 use lava_event::{Artifact, Event, GuestText, Kind, Outlet, Produced, Source};
+use lava_net::NetServer;
 use serde_json::{Value, json};
 
 use super::control::{Answer, Command, Control};
@@ -134,6 +135,7 @@ impl Life {
             self.restore(&state, spec)?;
         }
         self.machine.report.ready_ns = Some(self.ready(spec.boot_timeout)?);
+        self.trust()?;
         if let Some(task) = task {
             self.run_task(spec, task, options)?;
         }
@@ -183,9 +185,31 @@ impl Life {
         let serial = hex(&random::<3>());
         let identity = json!({ "identity": {
             "seed": hex(&random::<64>()), "machine_id": hex(&random::<16>()), "host_name": format!("workstation-{serial}"),
-            "mac": hex(&self.machine.mac), "now_ns": u64::try_from(now.as_nanos()).unwrap_or(0),
+            "mac": self.machine.mac.map(|mac| hex(&mac)), "now_ns": u64::try_from(now.as_nanos()).unwrap_or(0),
         } });
         self.say(&identity, &[])
+    }
+
+    /// Makes the guest's programs trust who ends their TLS. If they don't, TLS is refused by them, which is told of each.
+    fn trust(&mut self) -> Result<(), End> {
+        let Some(certificate) = self.machine.net.as_ref().and_then(NetServer::certificate) else { return Ok(()) };
+        let header = json!({ "trust": certificate });
+        self.say(&header, &[])?;
+        let deadline = self.now() + TAKE;
+        loop {
+            match self.next(deadline)? {
+                Next::Said(Said::Ready) => return Ok(()),
+                Next::Said(Said::Error(why)) => {
+                    self.fault(format!("the guest does not trust the simulated network's certificates: {why}"));
+                    return Ok(());
+                }
+                Next::TimeIsUp => {
+                    let why = format!("the guest's launcher took no certificate within {TAKE:?}: see console.log");
+                    return Err(End::new("boot_timeout", Some(why), true));
+                }
+                Next::Said(_) | Next::Reset => {}
+            }
+        }
     }
 
     /// Stops the machine and has QEMU write its devices' state. The memory lies in a file already.
@@ -530,7 +554,7 @@ impl Life {
             report.faults.extend(problems.map(|problem| format!("{name}: {problem}")));
             disk.stop();
         }
-        report.net = net.stop();
+        report.net = net.map(NetServer::stop).unwrap_or_default();
         report.faults.extend(report.net.fault.iter().map(|fault| format!("network: {fault}")));
         report.mbr_sha256_after = mbr(&report.disks);
         if let (true, Some(folder)) = (self.saved && orderly, options.save_to.as_deref())

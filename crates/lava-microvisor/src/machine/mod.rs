@@ -60,11 +60,13 @@ pub struct MachineSpec {
     pub tap: Option<PathBuf>,
     /// Path of the launcher in the guest: [`LAUNCHER`].
     pub launcher: String,
-    /// What the guest is answered on its network.
-    pub net: lava_net::Mode,
+    /// What the guest is answered on its network; none: it has no network card.
+    pub net: Option<lava_net::Mode>,
+    /// What a simulated network's web has.
+    pub net_content: lava_net::Content,
     /// Whether every system call is told.
     pub api_trace: bool,
-    /// Kinds of events that the tap holds until [`super::Item::Ask`] is answered; those of disk and kernel memory always are.
+    /// Kinds of events that the tap and the network hold until [`super::Item::Ask`] is answered; those of disk and kernel memory always are.
     pub asks: Vec<&'static str>,
     /// An existing folder for what is kept: `console.log`, `qemu.log`, `traffic.pcapng`, `vda.overlay`.
     pub session_dir: PathBuf,

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::Profile;
 use super::recognise::Condition;
+use super::{Network, Profile};
 
 const FILE_LIMIT: u64 = 64 << 10;
 const FILES_LIMIT: usize = 256;
@@ -84,6 +84,7 @@ struct Raw {
     display: bool,
     #[serde(default)]
     environment: BTreeMap<String, String>,
+    network: Option<Network>,
     #[serde(default)]
     variant: Vec<RawVariant>,
 }
@@ -198,6 +199,7 @@ fn build(mut raw: Raw) -> Result<Vec<Profile>, String> {
             image: raw.image.clone(),
             display: raw.display,
             environment: raw.environment.clone(),
+            network: raw.network,
             recognise,
         });
     }

@@ -16,9 +16,35 @@ use std::path::{Path, PathBuf};
 pub use load::ProfileError;
 pub use load::file as load_file;
 use recognise::Condition;
+use serde::Deserialize;
 
 /// The longest name a task's file gets in the guest, bytes (Linux's `NAME_MAX` is 255).
 const NAME_LIMIT: usize = 200;
+
+/// What a guest's network answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// There is no network card.
+    None,
+    /// Names and connections are refused.
+    Refused,
+    /// The Internet is played.
+    #[default]
+    Simulated,
+}
+
+impl Network {
+    /// As the network is told; none: there is none.
+    #[must_use]
+    pub const fn mode(self) -> Option<lava_net::Mode> {
+        match self {
+            Self::None => None,
+            Self::Refused => Some(lava_net::Mode::Refuse),
+            Self::Simulated => Some(lava_net::Mode::Simulated),
+        }
+    }
+}
 
 /// How one kind of task is recognised and opened.
 #[derive(Clone, Debug)]
@@ -52,6 +78,8 @@ pub struct Profile {
     pub display: bool,
     /// Added to the environment of its programs.
     pub environment: BTreeMap<String, String>,
+    /// What its guest's network answers, if the user does not say.
+    pub network: Option<Network>,
     /// The highest wins.
     pub priority: i32,
     /// It opens its tasks with programs that a second disk brings.
@@ -239,6 +267,21 @@ mod tests {
         assert_eq!(archive.command_for("/t", "n"), ["/usr/bin/7zz", "x", "-y", "-bd", "-pa b", "-o/t.d", "/t"]);
         assert_eq!(archive.unpacked("/t").as_deref(), Some("/t.d"));
         assert_eq!(shipped().named("archive", "", b"").expect("archive").clone().with_password("").command[4], "-p");
+    }
+
+    #[test]
+    fn a_profile_can_say_what_its_network_is() {
+        let text = |network: &str| {
+            format!(
+                "name='x'\ndescription=''\nrecognise=[{{text=true}}]\ncommand=['{{task}}']\ndirectory='/'\nmode='0644'\n\
+                 memory_mib=512\n{network}"
+            )
+        };
+        let network = |line| load::parse(Path::new("x.toml"), &text(line)).map(|profiles| profiles[0].network);
+        assert_eq!(network("").expect("profile"), None);
+        assert_eq!(network("network='none'").expect("profile").map(Network::mode), Some(None));
+        assert_eq!(network("network='simulated'").expect("profile"), Some(Network::Simulated));
+        assert!(network("network='egress'").is_err());
     }
 
     #[test]

@@ -31,8 +31,8 @@ pub(crate) struct Layout {
     pub clone: bool,
     /// NBD sockets of vda, vdb...
     pub disks: Vec<PathBuf>,
-    pub net: PathBuf,
-    pub mac: [u8; 6],
+    /// Socket of the network and address of the card; none: there is no card.
+    pub net: Option<(PathBuf, [u8; 6])>,
     pub qmp: PathBuf,
     pub port: PathBuf,
     pub tap: Option<Tap>,
@@ -90,10 +90,12 @@ impl Layout {
                 format!("virtio-blk-pci,drive={name},serial={name},bootindex={boot},werror=report,rerror=report"),
             );
         }
-        let path = socket(&self.net)?;
-        out.option("-netdev", format!("stream,id=n0,server=off,addr.type=unix,addr.path={path},reconnect-ms=500"));
-        let mac: Vec<String> = self.mac.iter().map(|byte| format!("{byte:02x}")).collect();
-        out.option("-device", format!("virtio-net-pci,netdev=n0,mac={},romfile=", mac.join(":")));
+        if let Some((net, mac)) = &self.net {
+            let path = socket(net)?;
+            out.option("-netdev", format!("stream,id=n0,server=off,addr.type=unix,addr.path={path},reconnect-ms=500"));
+            let mac: Vec<String> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
+            out.option("-device", format!("virtio-net-pci,netdev=n0,mac={},romfile=", mac.join(":")));
+        }
         out.option("-chardev", format!("socket,id=qmp,path={},server=on,wait=off", socket(&self.qmp)?));
         out.option("-mon", "chardev=qmp,mode=control").option("-sandbox", SANDBOX);
         if self.display {
@@ -165,8 +167,7 @@ mod tests {
             ram: at("ram"),
             clone: false,
             disks: vec![at("vda.nbd"), at("vdb.nbd")],
-            net: at("net"),
-            mac: [0x52, 0x54, 0, 0, 0, 1],
+            net: Some((at("net"), [0x52, 0x54, 0, 0, 0, 1])),
             qmp: at("qmp"),
             port: at("task"),
             tap: Some(Tap {
@@ -188,6 +189,12 @@ mod tests {
         assert!(line.contains("-device VGA,vgamem_mb=8,xres=1024,yres=768"), "{line}");
         let line = Layout { clone: true, ..layout("/r") }.arguments().expect("arguments").join(" ");
         assert!(line.contains("mem-path=/r/ram,share=off,readonly=on,rom=off -incoming defer -S"), "{line}");
+    }
+
+    #[test]
+    fn without_a_network_there_is_no_card() {
+        let line = Layout { net: None, ..layout("/r") }.arguments().expect("arguments").join(" ");
+        assert!(!line.contains("net"), "{line}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod ground_truth;
 mod kernel;
 mod known_count;
 mod memory;
+mod network;
 mod processes;
 mod profiles;
 mod refuse;
