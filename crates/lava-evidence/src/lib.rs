@@ -10,7 +10,7 @@
 //! | `trace.json`, `trace.svg`, `report.html` | the simplified graph; it drawn; everything for a reader |
 //! | `traffic.pcapng`, `console.log` | written by others into the same folder |
 //!
-//! [`SessionWriter`] writes it while the session runs, [`Session`] reads it, [`svg`] and [`report`] draw it.
+//! [`SessionWriter`] writes it while the session runs, [`Session`] reads it, [`Follow`] reads its logs while they grow, [`svg`] and [`report`] draw it.
 //!
 //! *Invariants:* a crash or a full disk leaves a valid prefix. Nothing from the guest reaches SVG or HTML unescaped.
 //! The report fetches nothing and runs no script. The same folder gives the same picture, byte by byte.
@@ -22,6 +22,7 @@
 pub mod chain;
 mod error;
 mod files;
+mod follow;
 mod manifest;
 mod reader;
 pub mod report;
@@ -31,6 +32,7 @@ mod writer;
 
 pub use chain::{ChainReport, Problem};
 pub use error::Error;
+pub use follow::Follow;
 pub use manifest::{ImageFacts, Manifest, PolicyFacts, State, TaskFacts};
 pub use reader::{Events, Listed, MAX_LINE, Session};
 pub use writer::{MAX_ARTIFACT, MAX_ARTIFACTS_TOTAL, Outcome, SessionWriter};

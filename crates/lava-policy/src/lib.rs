@@ -5,6 +5,9 @@
 //! [`EvaluationFault`]. In conditions `event` has the JSON form's names, `trace` is the [`TraceView`]; whole numbers
 //! are CEL `int` where they fit and `uint` above. Optional fields are tested with `has(event.process)`.
 //!
+//! A rule with `action: ask` leaves the answer to an analyst for `within` seconds ([`Policy::asks`]); its `otherwise`, *deny* if not
+//! given, is the decision's action, and holds if nobody answers.
+//!
 //! *Invariant:* no I/O, no clock; the same event and trace give the same answer.
 //!
 //! *Limits:* 1 MiB and 1000 rules a file; see `condition.rs` for expressions. No regular expressions.
@@ -15,6 +18,8 @@ mod condition;
 mod error;
 mod evaluate;
 mod yaml;
+
+use std::time::Duration;
 
 use lava_event::{Action, Decision, Event, Stage, Verdict};
 
@@ -67,7 +72,10 @@ pub struct EvaluationFault {
 pub(crate) struct Rule {
     pub(crate) name: String,
     pub(crate) condition: condition::Condition,
+    /// What happens; if the analyst is asked: what happens if they do not answer.
     pub(crate) action: Action,
+    /// How long the analyst has to answer.
+    pub(crate) ask: Option<Duration>,
     pub(crate) reason: Option<String>,
 }
 
@@ -120,5 +128,12 @@ impl Policy {
     #[must_use]
     pub fn decide(&self, event: &Event, trace: &TraceView) -> (Decision, Vec<EvaluationFault>) {
         evaluate::decide(self.default, &self.rules, event, trace)
+    }
+
+    /// How long the analyst is asked before a decision of this policy holds; `None`: it holds at once.
+    #[must_use]
+    pub fn asks(&self, decision: &Decision) -> Option<Duration> {
+        let by = decision.rule.as_ref()?;
+        self.rules.iter().find(|rule| rule.name == *by)?.ask
     }
 }

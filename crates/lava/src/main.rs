@@ -9,6 +9,7 @@ mod prepare;
 mod replay;
 mod rules;
 mod run;
+mod serve;
 mod show;
 mod template;
 mod terminal;
@@ -17,7 +18,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use lava_microvisor::machine::control::Command as Asked;
 
 /// Opens an untrusted thing in a micro-VM, watches it from outside, and shows what it did.
 #[derive(Parser)]
@@ -76,21 +76,13 @@ enum Command {
     /// Make, list, show and remove templates: guests that have booted, from which micro-VMs are cloned.
     #[command(subcommand)]
     Template(template::Command),
-    /// Pause, resume, stop or discard a session that runs at another terminal, or read its registers.
-    Ctl {
-        /// A session's folder, its id, or `latest`.
-        session: String,
-        /// pause and resume: the guest and the task's clock; stop: end in order; discard: end at once, the evidence is closed as
-        /// usual; registers: of every vCPU; status: running or paused.
-        #[arg(value_parser = ctl::command())]
-        command: Asked,
-        /// Folder of sessions, if not the usual one.
-        #[arg(long, value_name = "DIR")]
-        out: Option<PathBuf>,
-    },
+    /// Pause, resume, stop or discard a session that runs at another terminal, read its registers, answer what waits.
+    Ctl(ctl::Ctl),
     /// Say which Sigma rules can be used, and why the others can't.
     #[command(subcommand)]
     Rules(rules::Command),
+    /// Serve the console: sessions in a browser, live and recorded.
+    Serve(serve::Serve),
     /// List the recorded sessions.
     Sessions {
         /// Folder of sessions, if not the usual one.
@@ -131,8 +123,9 @@ fn main() -> ExitCode {
         }
         Command::Policy(command) => policy::command(&command),
         Command::Template(command) => template::command(&command).map(|()| CLEAN),
-        Command::Ctl { session, command, out } => ctl::ask(&session, command, out.as_deref()).map(|()| CLEAN),
+        Command::Ctl(ctl) => ctl.run().map(|()| CLEAN),
         Command::Rules(command) => rules::command(&command),
+        Command::Serve(serve) => serve::run(serve).map(|()| CLEAN),
         Command::Sessions { out } => show::sessions(out.as_deref()).map(|()| CLEAN),
         Command::Doctor => doctor::run(),
     };

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use lava_event::SessionId;
 use lava_image::ImageStore;
 
 /// The recipe of the guest image, below the share folder.
@@ -49,11 +48,6 @@ pub fn tap() -> Result<PathBuf> {
 pub fn images() -> Result<ImageStore> {
     let cache = ImageStore::user_cache().context("neither XDG_CACHE_HOME nor HOME is set: nowhere to keep images")?;
     Ok(ImageStore::new(&cache))
-}
-
-/// The folder of a running session's memory and sockets.
-pub fn runtime(id: &SessionId) -> PathBuf {
-    PathBuf::from(format!("/dev/shm/lava-{id}"))
 }
 
 /// The folder of sessions: the given one, `$LAVA_SESSIONS`, or `lava/sessions` among the user's data.

@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use lava_analysis::Analysis;
+use lava_control::Question;
 use lava_detect::Detector;
-use lava_event::{Action, Finding, Produced, SessionId, Verdict};
+use lava_event::{Action, Decision, Event, Finding, Produced, SessionId, Verdict};
 use lava_evidence::{ImageFacts, Manifest, Outcome, PolicyFacts, SessionWriter, State, TaskFacts};
-use lava_microvisor::{Handle, Item, Items, MachineReport, MachineSpec, NetMode, Options, Profile, Session, Task};
+use lava_microvisor::{
+    Handle, Item, Items, MachineReport, MachineSpec, NetMode, Options, Profile, Reply, Session, Task,
+};
 use lava_policy::Policy;
 
 use crate::prepare::{self, Guest, TaskFile};
@@ -73,6 +76,9 @@ pub struct Run {
     /// What the guest's network answers: `simulated` gives every name an address; connections are refused in both.
     #[arg(long, value_enum, value_name = "MODE", default_value_t = Net::Refused)]
     net: Net,
+    /// The session's id, for a program that has to know it before (`lava serve`).
+    #[arg(long, value_name = "ULID", hide = true)]
+    id: Option<ulid::Ulid>,
     /// Where the session's folder is made.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -114,7 +120,7 @@ impl Run {
             false => Some(template::ensure(&profile, &guest, &tap, self.disk.as_deref(), &|text| live.progress(text))?),
         };
 
-        let id = SessionId(ulid::Ulid::new().to_string());
+        let id = SessionId(self.id.unwrap_or_else(ulid::Ulid::new).to_string());
         let mut manifest = self.manifest(&id, &task, &profile, &guest);
         manifest.policy = PolicyFacts { name: policy.name().to_owned(), sha256: Some(policy_hash) };
         manifest.qemu = qemu.version.to_string();
@@ -186,7 +192,7 @@ impl Run {
             api_trace: self.trace == Some(Trace::Api),
             asks: Vec::new(),
             session_dir: dir.to_path_buf(),
-            runtime_dir: places::runtime(id),
+            runtime_dir: lava_control::runtime(id),
             template: None,
             boot_timeout: BOOT_TIMEOUT,
             timeout: Duration::from_secs(self.timeout),
@@ -229,7 +235,7 @@ impl Run {
                 for fault in faults {
                     live.progress(&format!("rule {} could not be evaluated: {}", fault.rule, fault.message));
                 }
-                reply.answer(decision.action, policy.name(), decision.rule, decision.reason);
+                answer(reply, decision, &produced.event, policy, handle, live);
             }
         }
         failure.map_or(Ok(()), Err)
@@ -298,6 +304,30 @@ impl Run {
             Verdict::Clean => FAILED,
         })
     }
+}
+
+/// Answers, or leaves it to the analyst for a while.
+fn answer(reply: Reply, decision: Decision, event: &Event, policy: &Policy, handle: &Handle, live: &Live) {
+    let Some(within) = policy.asks(&decision) else {
+        return reply.answer(decision.action, policy.name(), decision.rule, decision.reason);
+    };
+    live.progress(&format!(
+        "event {} waits {} s for an answer, then: {} (lava ctl SESSION decide {} allow|deny|remediate)",
+        event.seq,
+        within.as_secs(),
+        decision.action,
+        event.seq
+    ));
+    let within_ns = u64::try_from(within.as_nanos()).unwrap_or(u64::MAX);
+    let question = Question {
+        seq: event.seq,
+        policy: policy.name().to_owned(),
+        rule: decision.rule,
+        reason: decision.reason,
+        otherwise: decision.action,
+        deadline_ns: event.time_ns.saturating_add(within_ns),
+    };
+    handle.questions().put(reply, question, within);
 }
 
 /// Takes one event: it is on disk before anybody thinks about it. Returns what was thought.

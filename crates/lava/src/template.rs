@@ -10,7 +10,6 @@ use lava_microvisor::{
     Item, KernelPlace, MachineSpec, Options, Profile, Session, Task, Template, TemplateParts, TemplateStore,
 };
 
-use crate::places;
 use crate::prepare::{self, Guest, Tap};
 use crate::run;
 
@@ -150,7 +149,7 @@ fn build(
         api_trace: false,
         asks: Vec::new(),
         session_dir: draft.to_path_buf(),
-        runtime_dir: places::runtime(&id),
+        runtime_dir: lava_control::runtime(&id),
         template: None,
         boot_timeout: run::BOOT_TIMEOUT,
         timeout: WARM,
