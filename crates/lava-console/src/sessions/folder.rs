@@ -50,6 +50,11 @@ pub fn list(root: &Path, limit: usize, before: Option<&str>) -> Vec<String> {
 /// Opens an ordinary file to read; no link, no device, no pipe.
 pub fn open_file(path: &Path) -> io::Result<File> {
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-    let file = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
+    let opened = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path);
+    let file = opened.map_err(|error| match error.raw_os_error() {
+        // It is a link: for us there is nothing.
+        Some(code) if code == rustix::io::Errno::LOOP.raw_os_error() => io::ErrorKind::NotFound.into(),
+        _ => error,
+    })?;
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::NotFound.into()) }
 }
