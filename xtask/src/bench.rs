@@ -1,10 +1,12 @@
 //! `cargo xtask bench`: the figures of SPECIFICATION.md.
 //!
 //! * What watching costs: CPU time of the QEMU process while a workload runs in the guest, over the same QEMU's without any watcher.
-//!   Watched from outside by the tap (semantic events; with `--trace api`), and in the same guest by `strace -f` and auditd on
-//!   the same scope. Interleaved: every round measures every column; the medians of the rounds' ratios count.
+//!   Watched from outside by a plugin that does nothing, by the tap (semantic events; with `--trace api`), and inside the guest by
+//!   `strace -f` and auditd on the same scope. Interleaved: all guests live at a time, and every round runs the workload in each, one
+//!   after the other; the medians of the rounds' ratios count.
 //! * What each hook costs, and events per second, of one run with `costs=on` that is not measured otherwise.
 //! * Wall time from `lava run` to the task's first instruction.
+//! * With `--analysis` instead: events per second through graph, detectors and policy.
 //!
 //! The table goes to standard output, everything to `target/bench.json`. Each workload runs once unmeasured before it is measured,
 //! so that neither its files nor QEMU's translations are new; only what lies between its start and its exit counts.
@@ -23,7 +25,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::{build, setup, shell};
-use guest::{Guest, Places};
+use guest::{Guest, Places, Watcher};
 
 /// (name, what runs in the guest)
 const WORKLOADS: &[(&str, &str)] = &[
@@ -42,10 +44,28 @@ const WORKLOADS: &[(&str, &str)] = &[
 /// What strace and auditd are asked to watch: what the tap's semantic events tell.
 const SCOPE: &str = "execve,execveat,open,openat,openat2,creat,rename,renameat,renameat2,unlink,unlinkat,connect,bind,chmod,fchmod,fchmodat";
 
-/// The tap's configurations: (column, the plugin's further arguments). A watcher that becomes optional gets a line here.
-const TAPS: &[(&str, &str)] = &[("tap", ""), ("tap --trace api", ",api=on")];
+/// Columns whose watcher is outside the guest; the first is what the others are compared with.
+const OUTSIDE: &[(&str, Watcher)] = &[
+    ("bare", Watcher::Nobody),
+    ("empty plugin", Watcher::Empty),
+    ("tap", Watcher::Tap("")),
+    ("tap --trace api", Watcher::Tap(",api=on")),
+];
 /// Watchers inside the guest.
-const INSIDE: &[&str] = &["strace -f", "auditd"];
+const INSIDE: [&str; 2] = ["strace -f", "auditd"];
+
+/// Millions of events in the session that the analysis is measured with.
+const MILLIONS: &str = "10";
+
+/// Events per second through the analysis: `crates/lava-analysis/benches/scale.rs`.
+pub fn analysis(session: Option<&Path>) -> Result<()> {
+    let mut bench =
+        shell::command("cargo", ["bench", "--locked", "-p", "lava-analysis", "--bench", "scale", "--", MILLIONS]);
+    bench.args(session);
+    let status = bench.status().context("cargo bench")?;
+    anyhow::ensure!(status.success(), "the analysis could not be measured: cargo bench gave {status}");
+    Ok(())
+}
 
 /// Measures everything and prints a Markdown table.
 pub fn run(rounds: usize) -> Result<()> {
@@ -54,66 +74,64 @@ pub fn run(rounds: usize) -> Result<()> {
     let image = build::image()?;
     let places = Places::new(&programs, &image, &build::scenarios()?)?;
     let rounds = rounds.max(1);
-    let mut ratios = BTreeMap::<(usize, &str), Vec<f64>>::new();
-    for round in 1..=rounds {
-        let measured = one_round(&places).with_context(|| format!("round {round}"))?;
-        for ((workload, column), seconds) in &measured {
-            let bare = measured.get(&(*workload, "bare")).copied().unwrap_or(f64::NAN);
-            ratios.entry((*workload, *column)).or_default().push(if *column == "bare" {
-                *seconds
-            } else {
-                seconds / bare
-            });
-        }
-    }
+    let mut ratios = watchers(&places, rounds)?;
     let (costs, rates) = hook_costs(&places)?;
     let mut starts = (0..rounds).map(|_| first_instruction(&programs)).collect::<Result<Vec<_>>>()?;
     tell(rounds, &mut ratios, &costs, &rates, &mut starts)
 }
 
-/// CPU seconds by (workload, column).
-type Measured = BTreeMap<(usize, &'static str), f64>;
+/// By (workload, column): `bare` in CPU seconds, the others over `bare` of the same round.
+type Ratios = BTreeMap<(usize, &'static str), Vec<f64>>;
 
-fn one_round(places: &Places) -> Result<Measured> {
-    let mut measured = Measured::new();
-    let note = |measured: &mut Measured, number: usize, column: &'static str, seconds: f64| {
-        eprintln!("xtask: {}: {column}: {seconds:.2} s", WORKLOADS[number].0);
-        measured.insert((number, column), seconds);
+/// Every round runs every workload in every guest, one after the other; the guests live through all rounds.
+fn watchers(places: &Places, rounds: usize) -> Result<Ratios> {
+    let boot = |(column, watcher): &(&'static str, Watcher)| {
+        eprintln!("xtask: boot: {column}");
+        Ok((*column, Guest::boot(places, *watcher).context(*column)?))
     };
-    for (column, arguments) in TAPS {
-        let mut guest = Guest::boot(places, Some(arguments))?;
-        for (number, (_, script)) in WORKLOADS.iter().enumerate() {
-            guest.cpu_of(script)?;
-            note(&mut measured, number, column, guest.cpu_of(script)?.cpu);
+    let mut guests = OUTSIDE.iter().map(boot).collect::<Result<Vec<_>>>()?;
+    let mut traced = Guest::boot(places, Watcher::Nobody)?;
+    let mut audited = audited(places)?;
+    let mut ratios = Ratios::new();
+    for (number, (name, script)) in WORKLOADS.iter().enumerate() {
+        let strace = format!("strace -f -q -o /tmp/strace.log -e trace={SCOPE} -e signal=none sh -c '{script}'");
+        for round in 0..=rounds {
+            let mut seconds = Vec::new();
+            for (column, guest) in &mut guests {
+                seconds.push((*column, guest.cpu_of(script)?.cpu));
+            }
+            seconds.push((INSIDE[0], traced.cpu_of(&strace)?.cpu));
+            seconds.push((INSIDE[1], audited.cpu_of(script)?.cpu));
+            // The first round warms up.
+            let Some(&(_, bare)) = seconds.first().filter(|_| round > 0) else { continue };
+            for (column, seconds) in seconds {
+                let value = if column == OUTSIDE[0].0 { seconds } else { seconds / bare };
+                eprintln!("xtask: {name}, round {round}: {column}: {value:.2}");
+                ratios.entry((number, column)).or_default().push(value);
+            }
         }
     }
-    // One guest without tap for the three columns that need none.
-    let mut guest = Guest::boot(places, None)?;
-    for (number, (_, script)) in WORKLOADS.iter().enumerate() {
-        guest.cpu_of(script)?;
-        note(&mut measured, number, "bare", guest.cpu_of(script)?.cpu);
-        let traced = format!("strace -f -q -o /tmp/strace.log -e trace={SCOPE} -e signal=none sh -c '{script}'");
-        note(&mut measured, number, INSIDE[0], guest.cpu_of(&traced)?.cpu);
-    }
+    // A rule that matched nothing would cost nothing.
+    audited
+        .cpu_of("exec /opt/scenario/bin/as-root grep -q 'type=SYSCALL.*key=\"lava\"' /var/log/audit/audit.log")
+        .context("auditd saw nothing")?;
+    Ok(ratios)
+}
+
+/// A guest in which auditd watches.
+fn audited(places: &Places) -> Result<Guest> {
+    let mut guest = Guest::boot(places, Watcher::Nobody)?;
     let rule = format!("auditctl -a always,exit -F arch=b64 -S {SCOPE} -k lava");
     let start = format!(
         "export PATH=$PATH:/usr/sbin:/sbin; auditd && auditctl -D && auditctl -b 65536 && {rule} && auditctl -e 1"
     );
     guest.cpu_of(&format!("exec /opt/scenario/bin/as-root sh -c '{start}'"))?;
-    for (number, (_, script)) in WORKLOADS.iter().enumerate() {
-        note(&mut measured, number, INSIDE[1], guest.cpu_of(script)?.cpu);
-    }
-    // A rule that matched nothing would cost nothing.
-    guest
-        .cpu_of("exec /opt/scenario/bin/as-root grep -q 'type=SYSCALL.*key=\"lava\"' /var/log/audit/audit.log")
-        .context("auditd saw nothing")?;
-    drop(guest);
-    Ok(measured)
+    Ok(guest)
 }
 
 /// The tap's own table of what its hooks cost over all workloads, and events per second of each.
 fn hook_costs(places: &Places) -> Result<(Vec<String>, Vec<f64>)> {
-    let mut guest = Guest::boot(places, Some(",costs=on"))?;
+    let mut guest = Guest::boot(places, Watcher::Tap(",costs=on"))?;
     let mut rates = Vec::new();
     for (_, script) in WORKLOADS {
         let done = guest.cpu_of(script)?;
@@ -123,15 +141,8 @@ fn hook_costs(places: &Places) -> Result<(Vec<String>, Vec<f64>)> {
     Ok((costs.lines().filter_map(|line| line.strip_prefix("lava-tap: cost: ").map(str::to_owned)).collect(), rates))
 }
 
-fn tell(
-    rounds: usize,
-    ratios: &mut BTreeMap<(usize, &str), Vec<f64>>,
-    costs: &[String],
-    rates: &[f64],
-    starts: &mut [f64],
-) -> Result<()> {
-    let columns: Vec<&str> =
-        ["bare"].into_iter().chain(TAPS.iter().map(|(column, _)| *column)).chain(INSIDE.iter().copied()).collect();
+fn tell(rounds: usize, ratios: &mut Ratios, costs: &[String], rates: &[f64], starts: &mut [f64]) -> Result<()> {
+    let columns: Vec<&'static str> = OUTSIDE.iter().map(|(column, _)| *column).chain(INSIDE).collect();
     println!("Medians (min to max) of {rounds} rounds. `bare`: CPU seconds; the others: times that.\n");
     println!("| workload | {} | events/s |", columns.join(" | "));
     println!("|---|{}---|", "---|".repeat(columns.len()));

@@ -59,6 +59,20 @@ struct Atomic {
     command: String,
 }
 
+/// scenarios/atomics.toml
+#[derive(Deserialize)]
+struct Explained {
+    miss: Vec<Miss>,
+}
+
+/// Why a test is not found.
+#[derive(Deserialize)]
+struct Miss {
+    technique: String,
+    name: String,
+    why: String,
+}
+
 #[derive(Deserialize)]
 struct Workloads {
     workload: Vec<Workload>,
@@ -95,6 +109,11 @@ fn read<T: serde::de::DeserializeOwned>(file: &Path, parse: impl Fn(&str) -> Res
 
 fn atomics(lava: &Path, file: &Path, only: &[String]) -> Result<()> {
     let all: Atomics = read(file, |text| Ok(serde_json::from_str(text)?))?;
+    let explained: Explained = read(&shell::root().join("scenarios/atomics.toml"), |text| Ok(toml::from_str(text)?))?;
+    let why = |atomic: &Atomic| {
+        let miss = explained.miss.iter().find(|miss| miss.technique == atomic.technique && miss.name == atomic.name);
+        miss.map_or_else(String::new, |miss| format!(" {}", miss.why))
+    };
     let mut table = String::from("| technique | test | as | result | findings |\n|---|---|---|---|---|\n");
     let (mut played, mut right, mut other) = (0u32, 0u32, 0u32);
     for atomic in all.atomics.iter().filter(|atomic| chosen(&atomic.technique, only)) {
@@ -105,12 +124,12 @@ fn atomics(lava: &Path, file: &Path, only: &[String]) -> Result<()> {
         let is_right = |id: &String| id == technique || id == parent;
         let result = if ran.techniques.iter().any(is_right) {
             right += 1;
-            "**found**"
+            "**found**".to_owned()
         } else if ran.techniques.is_empty() {
-            "nothing"
+            format!("nothing.{}", why(atomic))
         } else {
             other += 1;
-            "other"
+            format!("other.{}", why(atomic))
         };
         let who = if *root { "root" } else { "user" };
         let row = format!(

@@ -10,6 +10,8 @@ mod fuzz;
 mod setup;
 mod shell;
 mod test;
+mod validators;
+mod web;
 
 use std::process::ExitCode;
 
@@ -26,8 +28,12 @@ struct Cli {
 enum Command {
     /// Install what is missing on this host. Says what, before it does.
     Setup,
+    /// Make the Python environment with the exports' validators; prints its Python, for LAVA_TEST_VALIDATORS.
+    Validators,
     /// Build LAVA (release): the `lava` command and the tap.
     Build,
+    /// Build the console's page into web/dist, unless it is there and newer than its sources.
+    Web,
     /// Build the guest image, unless it is there.
     Image,
     /// Build the scenarios.
@@ -43,6 +49,13 @@ enum Command {
         /// Rounds per figure.
         #[arg(long, default_value_t = 5)]
         rounds: usize,
+        /// Instead, only the analysis (graph, detectors, policy): events per second over sessions of ten million events. No guest is
+        /// started.
+        #[arg(long)]
+        analysis: bool,
+        /// With --analysis: a recorded session's folder, that is played over and over too.
+        #[arg(long, value_name = "DIR", requires = "analysis")]
+        session: Option<std::path::PathBuf>,
     },
     /// Play tasks that were not written for LAVA's detectors, and see what these say.
     #[command(subcommand)]
@@ -58,13 +71,16 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Setup => setup::run(),
+        Command::Validators => validators::run().map(|python| println!("{}", python.display())),
         Command::Build => build::lava().map(drop),
+        Command::Web => web::build(),
         Command::Image => build::image().map(drop),
         Command::Scenarios => build::scenarios().map(drop),
         Command::Demo => demo::run(),
         Command::Test => test::run(),
         Command::Deps => deps::run(),
-        Command::Bench { rounds } => bench::run(rounds),
+        Command::Bench { analysis: true, session, .. } => bench::analysis(session.as_deref()),
+        Command::Bench { rounds, .. } => bench::run(rounds),
         Command::Evaluate(what) => evaluate::run(&what),
         Command::Fuzz { seconds } => fuzz::run(seconds),
     };

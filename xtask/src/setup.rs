@@ -20,10 +20,17 @@ const PACKAGES: &[(&str, &str)] = &[
     ("uidmap", "builds the guest image without root"),
     ("e2fsprogs", "makes and edits the guest's file systems"),
     ("fdisk", "partitions the guest's disk"),
-    ("util-linux", "setpriv starts QEMU as an unprivileged user"),
+    ("bubblewrap", "makes the cage that QEMU runs in"),
+    ("util-linux", "setpriv demotes QEMU to an unprivileged user"),
     ("tshark", "judges the network's captures in tests"),
     ("default-jdk-headless", "compiles the scenario's applet"),
     ("python3", "helps the tests"),
+    ("7zip", "makes the archives that tests open"),
+    ("python3-reportlab", "makes the PDF documents that tests open"),
+    ("nodejs", "checks the console's page in tests"),
+    ("npm", "fetches what the page is made of"),
+    ("python3-venv", "holds the validators of exports in tests"),
+    ("graphviz", "judges exported graphs in tests"),
 ];
 
 /// The package of QEMU, and where Debian 12 has a new enough one.
@@ -79,8 +86,14 @@ pub fn run() -> Result<()> {
 }
 
 fn is_there(package: &str) -> bool {
-    // Another JDK than Debian's default one serves as well.
-    if package == "default-jdk-headless" && Command::new("javac").arg("-version").output().is_ok() {
+    // Another source than Debian serves as well: any JDK, and Node.js which brings its own npm.
+    let program = match package {
+        "default-jdk-headless" => Some(("javac", "-version")),
+        "nodejs" => Some(("node", "--version")),
+        "npm" => Some(("npm", "--version")),
+        _ => None,
+    };
+    if program.is_some_and(|(name, version)| Command::new(name).arg(version).output().is_ok()) {
         return true;
     }
     let asked = Command::new("dpkg-query").args(["-W", "-f", "${db:Status-Status}", package]).output();

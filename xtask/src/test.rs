@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 
-use crate::{build, deps, fuzz, setup, shell};
+use crate::{build, deps, fuzz, setup, shell, validators, web};
 
 /// Seconds per fuzz target: enough to see that it works and that nothing obvious breaks.
 const FUZZ: u64 = 5;
@@ -25,6 +25,7 @@ pub fn run() -> Result<()> {
     } else {
         eprintln!("xtask: clippy is not installed: lints NOT checked (rustup component add clippy)");
     }
+    web::test()?;
     fuzz::run(FUZZ)?;
     let programs = build::lava()?;
     let image = build::image()?;
@@ -37,11 +38,13 @@ pub fn run() -> Result<()> {
     let mut inert = shell::command("sh", ["scenarios/drive-by/test.sh"]);
     inert.arg(&scenarios);
     shell::run("the scenario's pieces refuse to act outside a micro-VM", inert)?;
+    let python = validators::run()?;
     let mut tests = shell::command("cargo", ["test", "--release", "--locked", "--workspace", "--no-fail-fast"]);
     tests
         .env("LAVA_TEST_KERNELS", kernels.join(":"))
         .env("LAVA_TEST_PROGRAMS", &programs)
         .env("LAVA_TEST_SCENARIOS", &scenarios)
+        .env("LAVA_TEST_VALIDATORS", &python)
         .env("INSTA_UPDATE", "no");
     shell::run("tests", tests)
 }

@@ -10,7 +10,7 @@ mod what_if;
 
 use lava_detect::{Detector, Taint};
 use lava_event::{Event, EventSeq, Finding, GuestText, Kind, ProcessKey};
-use lava_graph::{Delta, Graph};
+use lava_graph::Graph;
 use lava_policy::TraceView;
 
 pub use what_if::{Answer, Difference, WhatIf};
@@ -44,8 +44,6 @@ impl Taint for View<'_> {
 pub struct Observed {
     /// What the detectors think, in the order of the kill chain.
     pub findings: Vec<Finding>,
-    /// What changed in the graph.
-    pub deltas: Vec<Delta>,
 }
 
 /// The analysis of one session, as far as its events have come.
@@ -80,14 +78,17 @@ impl Analysis {
         self.graph
     }
 
-    /// Takes the session's next event.
+    /// An interval of the session begins: see [`Graph::begin_interval`]. The detectors know what they have seen.
+    pub fn begin_interval(&mut self) {
+        self.graph.begin_interval();
+    }
+
+    /// Takes the session's next event. What it changes in the graph: [`Graph::deltas_since`].
     pub fn observe(&mut self, event: &Event) -> Observed {
-        let mut deltas = self.graph.apply(event);
+        self.graph.apply(event);
         let findings = self.detector.observe(event, &View(&self.graph));
-        for finding in &findings {
-            deltas.extend(self.graph.apply_finding(finding));
-        }
-        Observed { findings, deltas }
+        findings.iter().for_each(|finding| self.graph.apply_finding(finding));
+        Observed { findings }
     }
 
     /// What a policy is told of the trace when `event`, which was observed, waits for it.

@@ -33,6 +33,7 @@ fn log() -> Vec<Event> {
         launcher: LAUNCHER.into(),
         hosts: vec![],
         jit: vec![],
+        unpacks: None,
     };
     let denied = Kind::VmDecision {
         subject: 5,

@@ -1,7 +1,7 @@
 //! The control socket of a running session, seen from both ends: what may be asked, how it is written, and who asks.
 //!
-//! One line of JSON is one request, one line the reply. The socket lies in a folder of its own beside the session's runtime
-//! folder. The microvisor listens there (`lava-microvisor/src/machine/control.rs`); `lava ctl` and the console ask.
+//! One line of JSON is one request, one line the reply. The socket lies in the supervisor's folder beside the session's
+//! runtime folder. The microvisor listens there (`lava-microvisor/src/machine/control.rs`); `lava ctl` and the console ask.
 //!
 //! *Limits:* a request is answered within [`PATIENCE`] or not at all, and the client waits no longer than that.
 #![forbid(unsafe_code)]
@@ -114,17 +114,22 @@ impl From<Answer> for Line {
     }
 }
 
+/// Where running sessions have their memory and sockets.
+pub const RUNTIME: &str = "/dev/shm";
+/// What the name of a supervisor's folder ends with.
+pub const SUFFIX: &str = "-control";
+
 /// The folder of a running session's memory and sockets.
 #[must_use]
 pub fn runtime(session: &SessionId) -> PathBuf {
-    PathBuf::from(format!("/dev/shm/lava-{session}"))
+    Path::new(RUNTIME).join(format!("lava-{session}"))
 }
 
-/// The folder of the socket, beside the runtime folder.
+/// The supervisor's folder with the socket, beside the runtime folder.
 #[must_use]
 pub fn folder(runtime_dir: &Path) -> PathBuf {
     let mut name = runtime_dir.as_os_str().to_owned();
-    name.push("-control");
+    name.push(SUFFIX);
     name.into()
 }
 

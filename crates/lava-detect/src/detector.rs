@@ -62,12 +62,13 @@ impl Detector {
             return Vec::new();
         }
         let mut hits = Vec::new();
-        let context = Context { event, taint, memory: &self.memory };
+        let context = Context::new(event, taint, &self.memory);
         for behaviour in &mut self.behaviours {
             behaviour.observe(&context, &mut hits);
         }
         let matches = self.sigma.observe(&context);
-        self.memory.remember(event, taint);
+        let actor = context.tainted_actor();
+        self.memory.remember(event, actor, taint);
         let mut findings: Vec<Finding> = hits.into_iter().filter_map(|hit| self.say(event, hit)).collect();
         findings.extend(matches);
         findings.sort_by_key(|finding| finding.stage);

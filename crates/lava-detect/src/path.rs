@@ -41,9 +41,45 @@ pub(crate) fn shown(text: &[u8]) -> String {
     }
 }
 
-/// True for places that anybody may write to, and homes: where dropped programs lie.
-pub(crate) fn is_drop_place(path: &[u8]) -> bool {
-    [&b"/tmp/"[..], b"/dev/shm/", b"/var/tmp/", b"/home/", b"/root/", b"/run/user/", b"/memfd:"]
-        .iter()
-        .any(|place| path.starts_with(place))
+/// True for a place where somebody who works openly puts no program: straight in a directory that all may write to, under a hidden
+/// name, in memory, or among the system's own files.
+pub(crate) fn is_covert(path: &[u8]) -> bool {
+    let shared = [&b"/tmp/"[..], b"/dev/shm/", b"/var/tmp/"].iter().find_map(|place| path.strip_prefix(*place));
+    if let Some(rest) = shared {
+        return !rest.contains(&b'/') || is_hidden(rest);
+    }
+    let own =
+        [&b"/home/"[..], b"/root/", b"/opt/", b"/srv/", b"/usr/local/"].iter().any(|place| path.starts_with(place));
+    !own || is_hidden(path)
+}
+
+/// Hidden by custom: where developers' tools keep programs and scripts.
+const CUSTOMARY: [&[u8]; 9] =
+    [b".git", b".venv", b".tox", b".local", b".cargo", b".rustup", b".nvm", b".pyenv", b".bin"];
+
+/// True if a part of the path begins with a dot, and not by custom.
+fn is_hidden(path: &[u8]) -> bool {
+    path.split(|&b| b == b'/').any(|part| part.starts_with(b".") && !CUSTOMARY.contains(&part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn covert_places() {
+        for path in ["/tmp/x", "/tmp/.d/x", "/dev/shm/a", "/home/user/.cache/x", "/memfd:x", "/usr/bin/x", "/etc/x", ""]
+        {
+            assert!(is_covert(path.as_bytes()), "{path}");
+        }
+        for path in [
+            "/home/user/made.sh",
+            "/home/user/r/.git/hooks/pre-commit",
+            "/tmp/build/prog",
+            "/opt/app/bin/app",
+            "/root/p/a.out",
+        ] {
+            assert!(!is_covert(path.as_bytes()), "{path}");
+        }
+    }
 }

@@ -1,39 +1,23 @@
 //! Sigma rules against made-up events: each rule in `sigma/` says in its comments what must come out (see its README).
 
+mod common;
+
 use std::path::{Path, PathBuf};
 
+use common::Fake;
+use lava_detect::Detector;
 use lava_detect::sigma::{Code, MAX_FILE, MAX_MATCHES_OF_RULE, Outcome, RuleSet};
-use lava_detect::{Detector, Taint};
 use lava_event::{
-    Event, EventSeq, FileId, Finding, GuestText, Kind, NetEndpoint, Process, ProcessKey, ProcessRef, Protocol,
-    Severity, Source, Stage,
+    Event, FileId, Finding, Kind, NetEndpoint, Process, ProcessKey, ProcessRef, Protocol, Severity, Source, Stage,
 };
 
 const PARENT: ProcessKey = ProcessKey { pid: 10, start_ns: 10 };
 const CHILD: ProcessKey = ProcessKey { pid: 11, start_ns: 11 };
 
-/// All processes descend from the task, or none.
-struct All(bool);
-
-impl Taint for All {
-    fn task_started(&self) -> bool {
-        true
-    }
-    fn is_tainted(&self, _: ProcessKey) -> bool {
-        self.0
-    }
-    fn is_task_file(&self, _: &GuestText) -> bool {
-        false
-    }
-    fn is_host(&self, _: ProcessKey) -> bool {
-        false
-    }
-    fn parent(&self, process: ProcessKey) -> Option<ProcessKey> {
-        (process == CHILD).then_some(PARENT)
-    }
-    fn attributed(&self, _: EventSeq) -> Option<ProcessKey> {
-        None
-    }
+/// All processes descend from the task, or none; one of two is the other's child.
+fn all(tainted: bool) -> Fake {
+    let parent = |process| (process == CHILD).then_some(PARENT);
+    if tainted { Fake { parent, ..Fake::default() } } else { Fake { parent, tainted: |_| false } }
 }
 
 fn event(seq: u64, who: ProcessKey, exe: &str, kind: Kind) -> Event {
@@ -87,7 +71,7 @@ fn events(text: &str) -> Vec<Event> {
 }
 
 /// What the rules say of the events; our own behaviours are left out.
-fn sigma(rules: &RuleSet, events: &[Event], taint: &All) -> Vec<Finding> {
+fn sigma(rules: &RuleSet, events: &[Event], taint: &Fake) -> Vec<Finding> {
     let mut detector = Detector::with_rules(rules.clone());
     let all = events.iter().flat_map(|event| detector.observe(event, taint));
     all.filter(|finding| finding.detector.starts_with("sigma.")).collect()
@@ -120,8 +104,8 @@ fn rules_match_what_they_say() {
         for (name, expect) in [("match:", true), ("no match:", false)] {
             for line in comments(&text, name) {
                 let events = events(line);
-                assert_eq!(!sigma(&rules, &events, &All(true)).is_empty(), expect, "{path:?}: {line}");
-                assert!(sigma(&rules, &events, &All(false)).is_empty(), "{path:?}: of a clean process: {line}");
+                assert_eq!(!sigma(&rules, &events, &all(true)).is_empty(), expect, "{path:?}: {line}");
+                assert!(sigma(&rules, &events, &all(false)).is_empty(), "{path:?}: of a clean process: {line}");
                 checked += 1;
             }
         }
@@ -152,7 +136,7 @@ fn a_match_carries_the_rules_author() {
         .iter()
         .flat_map(|line| events(line))
         .collect();
-    let findings = sigma(&rules, &twice, &All(true));
+    let findings = sigma(&rules, &twice, &all(true));
     assert_eq!(findings.len(), 1, "the same file is said once");
     let finding = &findings[0];
     assert_eq!(finding.detector, "sigma.6c6f4a7e-0001-4000-8000-000000000007");
@@ -169,7 +153,7 @@ fn a_noisy_rule_is_bounded() {
         "title: a\nlogsource: {product: linux, category: file_event}\ndetection: {s: {Image|exists: true}, condition: s}\n",
     );
     let many: Vec<Event> = (0..200).flat_map(|i| events(&format!("write /usr/bin/x|/tmp/{i}"))).collect();
-    assert_eq!(sigma(&rules, &many, &All(true)).len(), MAX_MATCHES_OF_RULE);
+    assert_eq!(sigma(&rules, &many, &all(true)).len(), MAX_MATCHES_OF_RULE);
 }
 
 #[test]
@@ -204,6 +188,6 @@ proptest::proptest! {
             "title: x\nlogsource: {{product: linux, category: process_creation}}\ndetection:\n  s:\n    CommandLine|contains: |\n      {}\n  condition: {}",
             text.replace('\n', "\n      "), text.replace('\n', " "));
         let (rules, _) = compile(&body);
-        sigma(&rules, &events("exec /bin/a|/bin/b|b|c"), &All(true));
+        sigma(&rules, &events("exec /bin/a|/bin/b|b|c"), &all(true));
     }
 }

@@ -454,7 +454,7 @@ pub enum Kind {
         origin: NetEndpoint,
         /// The other end.
         destination: NetEndpoint,
-        /// What our network did with it, in a word: `refused`, `dropped`, `answered`.
+        /// What our network did with it, in a word: `refused`, `dropped`, `answered`, `accepted`.
         answer: String,
         /// Number of the frame in traffic.pcapng, from 1.
         frame: u64,
@@ -656,6 +656,38 @@ pub enum Kind {
         /// Programs that are known to make code as they run (JIT).
         #[serde(default)]
         jit: Vec<String>,
+        /// The content is an archive: the directory in the guest that it is unpacked into.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        unpacks: Option<String>,
+    },
+    /// A file that an archive held, as the launcher says; the task's content from now on. If `profile` is none it is not opened.
+    #[serde(rename = "vm.member")]
+    VmMember {
+        /// Its path in the guest.
+        path: GuestText,
+        /// Its size, bytes.
+        size: u64,
+        /// Its content: artifact, unless it is too large.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sha256: Option<Sha256>,
+        /// The profile that opens it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        profile: Option<String>,
+        /// The command line that opens it: the next process that the launcher forks.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        command: Vec<String>,
+        /// As in `vm.task`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        hosts: Vec<String>,
+        /// As in `vm.task`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        jit: Vec<String>,
+        /// As in `vm.task`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        unpacks: Option<String>,
+        /// Why it is not opened.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        skipped: Option<String>,
     },
     /// The task ended, as the launcher says.
     #[serde(rename = "vm.task_exit")]
@@ -742,6 +774,126 @@ pub enum Kind {
         /// The made-up addresses that the guest was told; empty: the name exists and has no such record.
         addresses: Vec<IpAddr>,
         /// Number of the query's frame in traffic.pcapng, from 1.
+        frame: u64,
+    },
+    /// A connection, or an exchange of datagrams, that our simulated network took part in has ended.
+    #[serde(rename = "net.stream")]
+    NetStream {
+        /// Transport protocol.
+        protocol: Protocol,
+        /// The guest's end.
+        origin: NetEndpoint,
+        /// The other end.
+        destination: NetEndpoint,
+        /// What was spoken: `http`, `tls`, `smtp`, `ssh`...; within TLS what was spoken there. `unknown`: it was recorded only.
+        application: String,
+        /// Bytes that the guest sent, on the wire.
+        sent: u64,
+        /// Bytes that the guest was sent, on the wire.
+        received: u64,
+        /// The first of what the guest sent, decrypted where we ended the TLS: artifact. Not for HTTP, which has events of its own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sent_sha256: Option<Sha256>,
+        /// The first of what the guest was sent, likewise.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        received_sha256: Option<Sha256>,
+        /// True if the artifacts are all there was.
+        complete: bool,
+        /// Who ended it, or what: `guest`, `network`, `reset`, `idle`, `evicted` (too many at a time), `session`.
+        ended: String,
+        /// Number of its first frame in traffic.pcapng, from 1.
+        frame: u64,
+    },
+    /// The guest asked for something by HTTP, and our simulated network answered.
+    #[serde(rename = "net.http")]
+    NetHttp {
+        /// The guest's end.
+        origin: NetEndpoint,
+        /// The other end.
+        destination: NetEndpoint,
+        /// True if it came through TLS, which we ended.
+        tls: bool,
+        /// `GET`, `POST`...
+        method: GuestText,
+        /// Whom it asked: the Host header without port, else the address.
+        host: GuestText,
+        /// Path and query, at most 2048 bytes.
+        path: GuestText,
+        /// The User-Agent header, at most 512 bytes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        user_agent: Option<GuestText>,
+        /// Type of the request's body, as its header says, at most 512 bytes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        content_type: Option<GuestText>,
+        /// Status of the answer; 0 if there was none.
+        status: u16,
+        /// Where the answer came from: `content` (the folder given), `default` (made up), `none`.
+        answer: String,
+        /// Type of the answer's body.
+        response_type: String,
+        /// Bytes of the request's body.
+        request_bytes: u64,
+        /// The request's body: artifact.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        request_sha256: Option<Sha256>,
+        /// True if the body came whole, and the artifact is all of it.
+        request_complete: bool,
+        /// Bytes of the answer's body.
+        response_bytes: u64,
+        /// The answer's body: artifact.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        response_sha256: Option<Sha256>,
+        /// Number of the frame in traffic.pcapng with which the request was whole, from 1.
+        frame: u64,
+    },
+    /// The guest began TLS with a host of our simulated network.
+    #[serde(rename = "net.tls")]
+    NetTls {
+        /// The guest's end.
+        origin: NetEndpoint,
+        /// The other end.
+        destination: NetEndpoint,
+        /// The name it asked for (SNI), at most 255 bytes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        server_name: Option<GuestText>,
+        /// Protocols it offered within (ALPN).
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        alpn: Vec<GuestText>,
+        /// Agreed upon: `TLSv1.3`, `TLSv1.2`; empty if nothing was.
+        version: String,
+        /// Fingerprint of its hello: JA3 (MD5, as hex digits).
+        ja3: String,
+        /// Fingerprint of its hello: JA4.
+        ja4: String,
+        /// `established`, or why it was not: most often that the guest does not trust our certificate.
+        outcome: String,
+        /// Number of a frame of the handshake in traffic.pcapng, from 1.
+        frame: u64,
+    },
+    /// The guest handed over a mail, and our simulated network took it.
+    #[serde(rename = "net.mail")]
+    NetMail {
+        /// The guest's end.
+        origin: NetEndpoint,
+        /// The other end.
+        destination: NetEndpoint,
+        /// Sender of the envelope, at most 256 bytes.
+        from: GuestText,
+        /// Receivers of the envelope, at most 64.
+        to: Vec<GuestText>,
+        /// How many receivers there were.
+        receivers: u64,
+        /// Its subject, as the header has it, at most 256 bytes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        subject: Option<GuestText>,
+        /// Length of the mail, bytes.
+        bytes: u64,
+        /// The mail: artifact.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sha256: Option<Sha256>,
+        /// True if the artifact is all of it.
+        complete: bool,
+        /// Number of the frame in traffic.pcapng with which it was whole, from 1.
         frame: u64,
     },
 }
@@ -835,6 +987,7 @@ names! {
     VmIntrospection = "vm.introspection",
     VmCloned = "vm.cloned",
     VmTask = "vm.task",
+    VmMember = "vm.member",
     VmTaskExit = "vm.task_exit",
     VmReset = "vm.reset",
     VmDecision = "vm.decision",
@@ -842,4 +995,8 @@ names! {
     VmEnded = "vm.ended",
     VmResponse = "vm.response",
     NetDns = "net.dns",
+    NetStream = "net.stream",
+    NetHttp = "net.http",
+    NetTls = "net.tls",
+    NetMail = "net.mail",
 }

@@ -174,7 +174,9 @@ pub enum Protocol {
 }
 
 /// One end of a network connection.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
+)]
 pub struct NetEndpoint {
     /// Address.
     pub address: IpAddr,

@@ -170,6 +170,27 @@ impl Kind {
                 Some(address) => format!("asks for {question}, was told {address}"),
                 None => format!("asks for {question} (record type {qtype}), was told there is none"),
             },
+            Self::NetStream { protocol, destination, application, sent, received, ended, .. } => format!(
+                "{application} with {destination} ({protocol:?}): sent {}, received {}, ended by {ended}",
+                Size(*sent),
+                Size(*received)
+            ),
+            Self::NetHttp { tls, method, host, path, status, request_bytes, response_bytes, .. } => format!(
+                "{method} http{}://{host}{path}: status {status}, sent {}, received {}",
+                if *tls { "s" } else { "" },
+                Size(*request_bytes),
+                Size(*response_bytes)
+            ),
+            Self::NetTls { destination, server_name, version, outcome, .. } => format!(
+                "TLS with {} ({destination}): {outcome} {version}",
+                server_name.as_ref().map_or("a host without name".to_owned(), ToString::to_string)
+            ),
+            Self::NetMail { from, to, receivers, bytes, .. } => format!(
+                "mails {} from {from} to {}{}",
+                Size(*bytes),
+                to.first().map_or("nobody".to_owned(), ToString::to_string),
+                if *receivers > 1 { format!(" and {} more", receivers - 1) } else { String::new() }
+            ),
             Self::NetLease { address, .. } => format!("got address {address}"),
             Self::KernelModuleLoad { name, path, .. } => {
                 format!(
@@ -214,6 +235,10 @@ impl Kind {
                 format!("micro-VM cloned from {template} in {} ms", restored_ns / 1_000_000)
             }
             Self::VmTask { command, .. } => format!("task handed over: {}", command.join(" ")),
+            Self::VmMember { path, skipped: Some(why), .. } => format!("{path} was in the archive, not opened: {why}"),
+            Self::VmMember { path, profile, .. } => {
+                format!("{path} was in the archive, opened as {}", profile.as_deref().unwrap_or_default())
+            }
             Self::VmTaskExit { error: Some(error), .. } => format!("task could not be started: {error}"),
             Self::VmTaskExit { signal: Some(signal), .. } => format!("task ended by signal {signal}"),
             Self::VmTaskExit { code, .. } => format!("task ended with {}", code.unwrap_or_default()),

@@ -111,7 +111,7 @@ impl Follow {
     ///
     /// # Errors
     /// As [`Follow::next_line`]; a line that is not understood is an [`Error::Line`].
-    pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Error> {
+    pub fn read<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Error> {
         self.next_line()?.map(|line| self.0.parse(&line)).transpose()
     }
 
@@ -124,7 +124,7 @@ impl Follow {
     /// The next line's `seq`; a line that has none is passed over.
     fn numbered(&mut self) -> Result<Option<u64>, Error> {
         loop {
-            match self.next::<Numbered>() {
+            match self.read::<Numbered>() {
                 Ok(line) => return Ok(line.map(|line| line.seq)),
                 Err(Error::Line { .. }) => {}
                 Err(error) => return Err(error),
@@ -163,7 +163,7 @@ mod tests {
     }
 
     fn next(follow: &mut Follow) -> Option<u64> {
-        follow.next::<Numbered>().expect("line").map(|line| line.seq)
+        follow.read::<Numbered>().expect("line").map(|line| line.seq)
     }
 
     #[test]
@@ -192,7 +192,7 @@ mod tests {
         assert_eq!((next(&mut follow), next(&mut follow)), (Some(2), None));
         let mut later = Follow::from_offset(file.path(), follow.offset()).expect("open");
         writeln!(file, "[]\n{{\"seq\":3}}").expect("write");
-        assert!(matches!(later.next::<Numbered>(), Err(Error::Line { .. })));
+        assert!(matches!(later.read::<Numbered>(), Err(Error::Line { .. })));
         assert_eq!(next(&mut later), Some(3));
     }
 

@@ -27,7 +27,7 @@ mod manifest;
 mod reader;
 pub mod report;
 pub mod svg;
-mod text;
+pub mod text;
 mod writer;
 
 pub use chain::{ChainReport, Problem};

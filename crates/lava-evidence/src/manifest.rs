@@ -117,6 +117,12 @@ pub struct Manifest {
     /// Is it a threat?
     #[serde(default)]
     pub verdict: Option<Verdict>,
+    /// 0 to 100: malicious from 80, suspicious from 10.
+    #[serde(default)]
+    pub score: Option<u8>,
+    /// The verdict in one sentence: by which rule, on which evidence, and what would change it.
+    #[serde(default)]
+    pub explanation: Option<String>,
     /// The last value of the chain.
     #[serde(default)]
     pub chain_head: Option<Sha256>,
@@ -160,6 +166,8 @@ impl Manifest {
             state: State::Open,
             detail: None,
             verdict: None,
+            score: None,
+            explanation: None,
             chain_head: None,
             events: 0,
             findings: 0,

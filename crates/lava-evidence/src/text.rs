@@ -13,7 +13,7 @@ fn push(out: &mut String, c: char) {
 }
 
 /// One line of at most `max` characters; the middle of a longer one is left out, and it says how much.
-pub(crate) fn line(text: &str, max: usize) -> String {
+pub fn line(text: &str, max: usize) -> String {
     let clean = |part: &[char]| {
         part.iter().fold(String::new(), |mut out, &c| {
             push(&mut out, c);
@@ -42,7 +42,7 @@ pub(crate) fn block(text: &str, max: usize) -> String {
 }
 
 /// Escapes for XML text and attributes.
-pub(crate) fn xml(text: &str) -> String {
+pub fn xml(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -188,6 +188,8 @@ impl SessionWriter {
         manifest.mbr_after = outcome.mbr_after.or(manifest.mbr_after);
         manifest.detail = outcome.detail;
         manifest.verdict = Some(trace.verdict);
+        manifest.score = Some(trace.score);
+        manifest.explanation = Some(trace.explanation.clone());
         manifest.chain_head = Some(self.head);
         let drawn = self.draw(trace);
         if let Err(error) = &drawn {

@@ -3,7 +3,7 @@
 use lava_event::{Credentials, DiskRegion, Event, FileType, Grade, GuestText, Kind, ProcessKey, ProcessRef};
 
 use crate::files::{FileState, Key};
-use crate::graph::{Graph, MAX_DECISIONS, Task};
+use crate::graph::{Graph, MAX_CONTENTS, MAX_DECISIONS, Task};
 use crate::processes::State;
 use crate::store::{Happening, clip, label};
 use crate::{DecisionSummary, EdgeDecision, NodeId, NodeKind, NodeTaint, TaintRule, Verb, cut};
@@ -13,6 +13,7 @@ impl Graph {
         let actor = self.meet(event);
         match &event.kind {
             Kind::VmTask { .. } => self.task(event),
+            Kind::VmMember { path, command, hosts, .. } if !command.is_empty() => self.member(event, path, hosts),
             Kind::VmReset { .. } => {
                 self.processes.end_all();
                 self.files.reset();
@@ -159,19 +160,28 @@ impl Graph {
     fn fork(&mut self, event: &Event, actor: ProcessKey, child: &ProcessRef) {
         let key = ProcessKey { pid: child.pid, start_ns: child.start_ns };
         let Some(parent) = self.processes.get(actor).cloned() else { return };
-        if key == actor || self.processes.get(key).is_some() || self.processes.is_full() {
+        if let Some(known) = self.processes.get(key).map(|state| state.node) {
+            // The child was on another processor, and was seen to act before its fork was told.
+            if key != actor && self.processes.get(key).is_some_and(|state| state.parent == Some(actor)) {
+                if parent.tainted {
+                    self.taint_process(event, key, TaintRule::Descent, Grade::Observed);
+                }
+                self.store.happen(event, Happening::observed(parent.node, Verb::Forks, known));
+            }
+            return;
+        }
+        if key == actor || self.processes.is_full() {
             return;
         }
         self.add_process(event, key, Some(actor), &child.comm, parent.exe.clone());
         let Some(node) = self.processes.get(key).map(|state| state.node) else { return };
-        let root = self.root.is_none()
-            && self.task.as_ref().is_some_and(|task| cut::same_program(&task.launcher, parent.exe.bytes()));
-        if root {
-            self.root = Some(key);
+        let opens = |task: &&mut Task| task.handed_over && cut::same_program(&task.launcher, parent.exe.bytes());
+        if let Some(task) = self.task.as_mut().filter(opens) {
+            task.handed_over = false;
+            let task = task.node;
+            self.root.get_or_insert(key);
             self.taint_process(event, key, TaintRule::Task, Grade::Observed);
-            if let Some(task) = self.task.as_ref().map(|task| task.node) {
-                self.store.happen(event, Happening::observed(task, Verb::Opens, node));
-            }
+            self.store.happen(event, Happening::observed(task, Verb::Opens, node));
         } else if parent.tainted {
             self.taint_process(event, key, TaintRule::Descent, Grade::Observed);
         } else if let Some(table) = parent.jobs_from {
@@ -283,11 +293,26 @@ impl Graph {
         self.store.happen(event, Happening::observed(node, Verb::Opens, content));
         self.task = Some(Task {
             node,
-            content,
-            path: path.as_bytes().to_vec(),
+            contents: vec![(path.as_bytes().to_vec(), content)],
+            handed_over: true,
             launcher: launcher.as_bytes().to_vec(),
-            hosts: hosts.iter().map(|host| cut::base_name(host.as_bytes()).to_vec()).collect(),
+            hosts: base_names(hosts),
         });
+    }
+
+    /// A file that the archive held is opened as the task itself was.
+    fn member(&mut self, event: &Event, path: &GuestText, hosts: &[String]) {
+        let (content, key) = self.file(event, path, None);
+        if let Some(state) = self.files.get_mut(&key) {
+            state.tainted = true;
+        }
+        self.taint_node(event, content, TaintRule::Written, Grade::Observed);
+        let Some(task) = self.task.as_mut().filter(|task| task.contents.len() < MAX_CONTENTS) else { return };
+        task.contents.push((path.bytes().to_vec(), content));
+        task.handed_over = true;
+        task.hosts.extend(base_names(hosts));
+        let task = task.node;
+        self.store.happen(event, Happening::observed(task, Verb::Opens, content));
     }
 
     fn decision(&mut self, event: &Event) {
@@ -307,4 +332,8 @@ impl Graph {
             });
         }
     }
+}
+
+fn base_names(programs: &[String]) -> Vec<Vec<u8>> {
+    programs.iter().map(|program| cut::base_name(program.as_bytes()).to_vec()).collect()
 }

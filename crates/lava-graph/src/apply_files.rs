@@ -17,7 +17,7 @@ impl Graph {
         if let Some(state) = self.files.get(&key) {
             return (state.node, key);
         }
-        let content = self.task.as_ref().filter(|task| task.path == path.bytes()).map(|task| task.content);
+        let content = self.task.as_ref().and_then(|task| task.content(path.bytes()));
         let node = content.unwrap_or_else(|| self.store.add_node(event, NodeKind::File, label(path), Vec::new(), None));
         let state = FileState { node, tainted: content.is_some(), version: 0, writer: None };
         self.files.insert(path, key.clone(), state);

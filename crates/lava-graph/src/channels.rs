@@ -50,7 +50,8 @@ impl<K, V> Default for Recent<K, V> {
 impl<K: Ord + Copy, V> Recent<K, V> {
     fn entry(&mut self, key: K, bound: usize, new: impl FnOnce() -> V) -> &mut V {
         if !self.all.contains_key(&key) {
-            if self.order.len() >= bound
+            // What was taken out in between still stands in the order.
+            while self.order.len() >= bound
                 && let Some(old) = self.order.pop_front()
             {
                 self.all.remove(&old);
@@ -117,7 +118,6 @@ impl Channels {
         let flow = Self::flow(protocol, origin, destination);
         *self.owners.entry(flow, MAX_FLOWS, || owner) = owner;
         let waited = self.waiting.all.remove(&flow)?;
-        self.waiting.order.retain(|other| *other != flow);
         self.found(waited.seq, owner, Grade::Observed);
         Some(waited)
     }

@@ -22,6 +22,7 @@ pub mod cut;
 mod disk;
 mod files;
 mod graph;
+mod incident;
 mod model;
 mod pipes;
 mod processes;
@@ -31,6 +32,7 @@ mod verdict;
 
 pub use disk::Attribution;
 pub use graph::Graph;
+pub use incident::Incident;
 pub use model::{Delta, Edge, EdgeDecision, EdgeId, Node, NodeId, NodeKind, NodeTaint, Snapshot, TaintRule, Verb};
 pub use store::EDGE_EVENTS;
-pub use trace::{DecisionSummary, StageSummary, Trace, TraceEdge, TraceNode};
+pub use trace::{DecisionSummary, StageSummary, Trace, TraceEdge, TraceNode, Unfold};

@@ -221,17 +221,10 @@ pub enum Delta {
         /// The node.
         node: Node,
     },
-    /// Label, detail or time of a node changed.
+    /// Label, detail or taint of a node changed. When it was last seen is told by its edges.
     NodeUpdated {
         /// The node as it is now.
         node: Node,
-    },
-    /// A node is now known to descend from the task.
-    NodeTainted {
-        /// Which.
-        node: NodeId,
-        /// Why.
-        taint: NodeTaint,
     },
     /// A new edge.
     EdgeAdded {
@@ -248,15 +241,17 @@ pub enum Delta {
         /// The finding.
         finding: Finding,
     },
-    /// The answer to "is it a threat?" changed.
+    /// The answer to "is it a threat?", or its score, changed.
     VerdictChanged {
         /// The new answer.
         verdict: Verdict,
+        /// 0 to 100.
+        score: u8,
     },
 }
 
 /// What a viewer holds: the sum of the deltas.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Snapshot {
     /// All nodes, by number.
     pub nodes: Vec<Node>,
@@ -264,6 +259,16 @@ pub struct Snapshot {
     pub edges: Vec<Edge>,
     /// All findings, in order.
     pub findings: Vec<Finding>,
+    /// Is it a threat?
+    pub verdict: Verdict,
+    /// 0 to 100.
+    pub score: u8,
+}
+
+impl Default for Snapshot {
+    fn default() -> Self {
+        Self { nodes: Vec::new(), edges: Vec::new(), findings: Vec::new(), verdict: Verdict::Clean, score: 0 }
+    }
 }
 
 impl Snapshot {
@@ -274,11 +279,6 @@ impl Snapshot {
             Delta::NodeUpdated { node } => {
                 if let Some(place) = self.nodes.get_mut(node.id.0 as usize) {
                     place.clone_from(node);
-                }
-            }
-            Delta::NodeTainted { node, taint } => {
-                if let Some(place) = self.nodes.get_mut(node.0 as usize) {
-                    place.taint = Some(*taint);
                 }
             }
             Delta::EdgeAdded { edge } if edge.id.0 as usize == self.edges.len() => {
@@ -292,7 +292,8 @@ impl Snapshot {
                 }
             }
             Delta::FindingAdded { finding } => self.findings.push(finding.clone()),
-            Delta::NodeAdded { .. } | Delta::EdgeAdded { .. } | Delta::VerdictChanged { .. } => {}
+            Delta::VerdictChanged { verdict, score } => (self.verdict, self.score) = (*verdict, *score),
+            Delta::NodeAdded { .. } | Delta::EdgeAdded { .. } => {}
         }
     }
 

@@ -1,13 +1,16 @@
 //! The processes: who forked whom, what they run, who is tainted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use lava_event::{GuestText, ProcessKey};
 
 use crate::NodeId;
 
-/// Processes kept; clean ones are forgotten when they end.
+/// Processes kept.
 const MAX_PROCESSES: usize = 1 << 18;
+/// Tainted processes kept after their end, the last ones: what they wrote to the disk can come out half a minute later. Clean ones
+/// are forgotten at once.
+const MAX_ENDED: usize = 1 << 16;
 
 #[derive(Clone, Debug)]
 pub(crate) struct State {
@@ -26,6 +29,7 @@ pub(crate) struct State {
 pub(crate) struct Processes {
     all: BTreeMap<ProcessKey, State>,
     by_pid: BTreeMap<u32, ProcessKey>,
+    ended: VecDeque<ProcessKey>,
 }
 
 impl Processes {
@@ -55,14 +59,24 @@ impl Processes {
         if self.by_pid.get(&key.pid) == Some(&key) {
             self.by_pid.remove(&key.pid);
         }
-        if self.all.get(&key).is_some_and(|state| !state.tainted) {
-            self.all.remove(&key);
+        match self.all.get(&key) {
+            Some(state) if state.tainted => {
+                self.ended.push_back(key);
+                if self.ended.len() > MAX_ENDED
+                    && let Some(oldest) = self.ended.pop_front()
+                {
+                    self.all.remove(&oldest);
+                }
+            }
+            _ => {
+                self.all.remove(&key);
+            }
         }
     }
 
     /// The guest restarted: nobody runs any more.
     pub(crate) fn end_all(&mut self) {
-        self.by_pid.clear();
-        self.all.retain(|_, state| state.tainted);
+        let all: Vec<ProcessKey> = self.all.keys().copied().collect();
+        all.into_iter().for_each(|key| self.end(key));
     }
 }

@@ -3,7 +3,7 @@
 //! Bounded: past a number of nodes of one kind, the next ones share one node that says so. Edges are one for each (from,
 //! to, verb), so a loop in the guest makes a count, not a graph.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use lava_event::{Event, EventSeq, Grade, GuestText, ProcessKey};
 
@@ -13,7 +13,8 @@ use crate::{Delta, Edge, EdgeDecision, EdgeId, Node, NodeId, NodeKind, NodeTaint
 pub const EDGE_EVENTS: usize = 16;
 const NODES_OF_A_KIND: usize = 50_000;
 const EDGES: usize = 400_000;
-const INDEXED_EVENTS: usize = 1_000_000;
+/// The latest (event, edge) pairs that are found again; of older events only an edge's first is.
+const RECENT: usize = 1 << 18;
 const LABEL_CHARS: usize = 240;
 
 /// Guest text as it stands in labels: escaped and bounded.
@@ -63,9 +64,22 @@ pub(crate) struct Store {
     nodes: Vec<Node>,
     edges: Vec<Edge>,
     ends: BTreeMap<(NodeId, NodeId, Verb), EdgeId>,
-    by_event: BTreeSet<(EventSeq, EdgeId)>,
+    /// Every edge with its first event.
+    firsts: BTreeSet<(EventSeq, EdgeId)>,
+    /// The latest events with their edges, ascending.
+    recent: VecDeque<(EventSeq, EdgeId)>,
     kinds: BTreeMap<NodeKind, (usize, Option<NodeId>)>,
-    deltas: Vec<Delta>,
+    /// The event that is being applied.
+    now: EventSeq,
+    node_stamps: Vec<Stamp>,
+    edge_stamps: Vec<Stamp>,
+}
+
+/// When something was made, and when it changed last.
+#[derive(Clone, Copy, Debug)]
+struct Stamp {
+    made: EventSeq,
+    changed: EventSeq,
 }
 
 impl Store {
@@ -81,8 +95,33 @@ impl Store {
         self.nodes.get(id.0 as usize)
     }
 
-    pub(crate) fn take_deltas(&mut self) -> Vec<Delta> {
-        std::mem::take(&mut self.deltas)
+    /// An event begins. What changes from now on changed with it.
+    pub(crate) const fn begin(&mut self, event: EventSeq) {
+        self.now = event;
+    }
+
+    pub(crate) const fn now(&self) -> EventSeq {
+        self.now
+    }
+
+    fn touch_node(&mut self, id: NodeId) {
+        if let Some(stamp) = self.node_stamps.get_mut(id.0 as usize) {
+            stamp.changed = self.now;
+        }
+    }
+
+    /// What changed after that event, for a viewer who holds what was then: nodes, then edges, each by number.
+    pub(crate) fn deltas_since(&self, seq: EventSeq) -> Vec<Delta> {
+        let since = |stamp: &&Stamp| stamp.changed > seq;
+        let nodes = self.node_stamps.iter().zip(&self.nodes).filter(|(stamp, _)| since(stamp)).map(|(stamp, node)| {
+            let node = node.clone();
+            if stamp.made > seq { Delta::NodeAdded { node } } else { Delta::NodeUpdated { node } }
+        });
+        let edges = self.edge_stamps.iter().zip(&self.edges).filter(|(stamp, _)| since(stamp)).map(|(stamp, edge)| {
+            let edge = edge.clone();
+            if stamp.made > seq { Delta::EdgeAdded { edge } } else { Delta::EdgeUpdated { edge } }
+        });
+        nodes.chain(edges).collect()
     }
 
     /// Adds a node; where there are too many of its kind, the one that stands for the rest.
@@ -114,30 +153,26 @@ impl Store {
             first_ns: event.time_ns,
             last_ns: event.time_ns,
         };
-        self.nodes.push(node.clone());
-        self.deltas.push(Delta::NodeAdded { node });
+        self.nodes.push(node);
+        self.node_stamps.push(Stamp { made: self.now, changed: self.now });
         id
     }
 
     /// Changes a node's words.
     pub(crate) fn update_node(&mut self, id: NodeId, change: impl FnOnce(&mut Node)) {
         if let Some(node) = self.nodes.get_mut(id.0 as usize) {
-            let before = node.clone();
             change(node);
-            if *node != before {
-                let node = node.clone();
-                self.deltas.push(Delta::NodeUpdated { node });
-            }
+            self.touch_node(id);
         }
     }
 
-    /// Marks a node as descending from the task; the first reason stays.
+    /// Marks a node as descending from the task. The first reason stays, until a surer one comes.
     pub(crate) fn taint(&mut self, id: NodeId, taint: NodeTaint) {
         if let Some(node) = self.nodes.get_mut(id.0 as usize)
-            && node.taint.is_none()
+            && node.taint.is_none_or(|known| known.grade < taint.grade)
         {
             node.taint = Some(taint);
-            self.deltas.push(Delta::NodeTainted { node: id, taint });
+            self.touch_node(id);
         }
     }
 
@@ -158,8 +193,9 @@ impl Store {
         let key = (what.from, what.to, what.verb);
         let id = if let Some(&id) = self.ends.get(&key) {
             let edge = self.edges.get_mut(id.0 as usize)?;
-            edge.last_ns = edge.last_ns.max(event.time_ns);
-            edge.grade = edge.grade.max(what.grade);
+            (edge.first_ns, edge.last_ns) = (edge.first_ns.min(event.time_ns), edge.last_ns.max(event.time_ns));
+            // The first of an interval: see `forget`.
+            edge.grade = if edge.event_count == 0 { what.grade } else { edge.grade.max(what.grade) };
             edge.count = edge.count.saturating_add(what.count);
             edge.bytes = edge.bytes.saturating_add(what.bytes);
             edge.event_count = edge.event_count.saturating_add(1);
@@ -169,11 +205,14 @@ impl Store {
             {
                 edge.events.insert(at, event.seq);
             }
-            let edge = edge.clone();
-            self.deltas.push(Delta::EdgeUpdated { edge });
+            if let Some(stamp) = self.edge_stamps.get_mut(id.0 as usize) {
+                stamp.changed = self.now;
+            }
             id
         } else {
             if self.edges.len() >= EDGES {
+                // No edge tells of it.
+                [what.from, what.to].into_iter().for_each(|id| self.touch_node(id));
                 return None;
             }
             let id = EdgeId(u32::try_from(self.edges.len()).unwrap_or(u32::MAX));
@@ -192,32 +231,55 @@ impl Store {
                 tainted,
                 decision: None,
             };
-            self.edges.push(edge.clone());
+            self.edges.push(edge);
+            self.edge_stamps.push(Stamp { made: self.now, changed: self.now });
             self.ends.insert(key, id);
-            self.deltas.push(Delta::EdgeAdded { edge });
+            self.firsts.insert((event.seq, id));
             id
         };
-        if self.by_event.len() < INDEXED_EVENTS {
-            self.by_event.insert((event.seq, id));
+        // An event that had to wait for its process is an older one: it can be found by its edge's first event only.
+        if self.recent.back().is_none_or(|(last, _)| *last <= event.seq) {
+            if self.recent.len() >= RECENT {
+                self.recent.pop_front();
+            }
+            self.recent.push_back((event.seq, id));
         }
         Some(id)
     }
 
-    /// The edges an event is behind.
-    pub(crate) fn edges_of(&self, event: EventSeq) -> impl Iterator<Item = &Edge> {
-        self.by_event
-            .range((event, EdgeId(0))..=(event, EdgeId(u32::MAX)))
-            .filter_map(|(_, id)| self.edges.get(id.0 as usize))
+    /// The edges an event is behind, ascending: all of a recent event; of an older one those that began with it.
+    pub(crate) fn edges_of(&self, event: EventSeq) -> Vec<EdgeId> {
+        let first = self.firsts.range((event, EdgeId(0))..=(event, EdgeId(u32::MAX))).map(|(_, id)| *id);
+        let from = self.recent.partition_point(|(seq, _)| *seq < event);
+        let recent = self.recent.range(from..).take_while(|(seq, _)| *seq == event).map(|(_, id)| *id);
+        let mut edges: Vec<EdgeId> = first.chain(recent).collect();
+        edges.sort_unstable();
+        edges.dedup();
+        edges
+    }
+
+    pub(crate) fn edge(&self, id: EdgeId) -> Option<&Edge> {
+        self.edges.get(id.0 as usize)
+    }
+
+    /// An interval begins: of every edge only that it is there, so that ancestry is known, and nothing that happened along it.
+    pub(crate) fn forget(&mut self) {
+        for (edge, stamp) in self.edges.iter_mut().zip(&mut self.edge_stamps) {
+            (edge.count, edge.bytes, edge.event_count, edge.decision) = (0, 0, 0, None);
+            edge.events.clear();
+            (edge.first_ns, edge.last_ns) = (u64::MAX, 0);
+            stamp.changed = self.now;
+        }
     }
 
     /// Attaches the policy's decision to the edges of the event that waited.
     pub(crate) fn decide(&mut self, subject: EventSeq, decision: &EdgeDecision) {
-        let ids: Vec<EdgeId> = self.edges_of(subject).map(|edge| edge.id).collect();
-        for id in ids {
-            if let Some(edge) = self.edges.get_mut(id.0 as usize) {
+        for id in self.edges_of(subject) {
+            if let (Some(edge), Some(stamp)) =
+                (self.edges.get_mut(id.0 as usize), self.edge_stamps.get_mut(id.0 as usize))
+            {
                 edge.decision = Some(decision.clone());
-                let edge = edge.clone();
-                self.deltas.push(Delta::EdgeUpdated { edge });
+                stamp.changed = self.now;
             }
         }
     }

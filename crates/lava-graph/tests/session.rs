@@ -98,6 +98,48 @@ fn honest_programs_give_nothing_that_counts() {
 }
 
 #[test]
+fn what_an_archive_held_is_content_and_what_it_drops_is_not() {
+    let (zip, sh, launcher) = ("/usr/bin/7zz", "/usr/bin/dash", "/usr/lib/lava-launcher");
+    let (setup, tool) = ("/home/user/a.zip.d/setup.sh", "/home/user/a.zip.d/tool");
+    let mut log = Log::task(zip, "/home/user/a.zip");
+    let Kind::VmTask { unpacks, .. } = &mut log.0[0].kind else { panic!("no task first") };
+    *unpacks = Some("/home/user/a.zip.d".into());
+    log.create(TASK, zip, setup, 50).create(TASK, zip, tool, 51).create(TASK, zip, "/tmp/aside", 52);
+    log.raw(None, Kind::VmTaskExit { code: Some(0), signal: None, error: None });
+    log.raw(
+        None,
+        Kind::VmMember {
+            path: text(setup),
+            size: 9,
+            sha256: None,
+            profile: Some("script".into()),
+            command: vec!["/bin/sh".into(), setup.into()],
+            hosts: vec![],
+            jit: vec![],
+            unpacks: None,
+            skipped: None,
+        },
+    );
+    log.fork(LAUNCHER, launcher, 210).exec(210, sh, 12, 0o100_755, &["sh", setup]).read(210, sh, setup, 50);
+    log.fork(210, sh, 211).exec(211, tool, 51, 0o100_755, &[tool]);
+    let graph = run(&log.0);
+    let tainted = |pid: u32| graph.is_tainted(ProcessKey { pid, start_ns: u64::from(pid) });
+    assert_eq!([LAUNCHER, 210, 211].map(tainted), [false, true, true]);
+    assert_eq!(detectors(&graph), Vec::<&str>::new());
+    assert!(graph.is_task_file(&text(setup)));
+    let labels: Vec<String> = graph.trace().nodes.into_iter().map(|node| node.label).collect();
+    assert!(labels.iter().any(|label| label == setup), "{labels:?}");
+
+    // What lies elsewhere was not in the archive, whoever wrote it; nor was what the content writes.
+    log.fork(210, sh, 212).exec(212, "/tmp/aside", 52, 0o100_755, &["aside"]);
+    log.create(210, sh, "/home/user/a.zip.d/new", 53);
+    log.fork(210, sh, 213).exec(213, "/home/user/a.zip.d/new", 53, 0o100_755, &["new"]);
+    let graph = run(&log.0);
+    let found = detectors(&graph).into_iter().filter(|id| *id == "execute.dropped_file").count();
+    assert_eq!(found, 2);
+}
+
+#[test]
 fn taint_is_cut_at_daemons_and_goes_on_in_their_jobs() {
     let sh = "/usr/bin/dash";
     let mut log = Log::task(sh, "/home/user/x.sh");
@@ -171,6 +213,48 @@ fn becoming_root_without_a_setuid_file_is_critical() {
 }
 
 #[test]
+fn findings_that_rest_on_each_other_are_one_incident() {
+    let trace = run(&drive_by()).trace();
+    assert_eq!(trace.incidents.len(), 1, "{:#?}", trace.incidents);
+    let all: Vec<usize> = (0..trace.findings.len()).collect();
+    assert_eq!(
+        (&trace.incidents[0].findings, trace.incidents[0].verdict, trace.score),
+        (&all, Verdict::Malicious, 100)
+    );
+    assert!(
+        trace.explanation.starts_with("Malicious (score 100 of 100): a critical finding: "),
+        "{}",
+        trace.explanation
+    );
+    assert!(trace.explanation.contains("persist.mbr_boot_code, T1542.003, inferred, event "), "{}", trace.explanation);
+}
+
+#[test]
+fn what_is_only_inferred_is_an_incident_of_its_own() {
+    let sh = "/usr/bin/dash";
+    let root = Credentials::default();
+    let user = Credentials { uid: 1000, euid: 1000, ..root };
+    let mut log = Log::task(sh, "/home/user/x.sh");
+    log.create(TASK, sh, "/tmp/x", 49)
+        .create(TASK, sh, "/var/spool/cron/crontabs/user", 50)
+        .read(300, "/usr/sbin/cron", "/var/spool/cron/crontabs/user", 50)
+        .fork(300, "/usr/sbin/cron", 301)
+        .act(301, "/usr/sbin/cron", Kind::ProcessCredentials { old: user, new: root });
+    let trace = run(&log.0).trace();
+    let of = |trace: &lava_graph::Trace| -> Vec<usize> { trace.incidents.iter().map(|i| i.findings.len()).collect() };
+    assert_eq!(of(&trace), [1, 1], "{:#?}", trace.findings);
+    assert!(
+        trace.explanation.contains("in 2 incidents that are not seen to rest on each other"),
+        "{}",
+        trace.explanation
+    );
+    // The job runs what the task dropped: now it is seen that they belong together.
+    log.exec(301, "/tmp/x", 49, 0o100_755, &["/tmp/x"]);
+    let trace = run(&log.0).trace();
+    assert_eq!((of(&trace), trace.incidents[0].stages.len()), (vec![trace.findings.len()], 3), "{:#?}", trace.findings);
+}
+
+#[test]
 fn a_flood_still_gives_a_small_trace() {
     let x = "/home/user/x";
     let mut log = Log::task(x, x);
@@ -231,7 +315,7 @@ mod arbitrary {
         }
 
         #[test]
-        fn hostile_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400), seq: u64) {
+        fn hostile_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400), seq in 1u64..) {
             if let Ok(codec::Frame::Event(mut event)) = codec::decode(&[&[codec::VERSION, 0][..], &bytes].concat()) {
                 event.seq = seq;
                 run(&[event]);

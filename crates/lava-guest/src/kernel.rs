@@ -1,18 +1,14 @@
-//! One kernel: what its boot file says of itself.
+//! One kernel: what its ELF file says of itself (lava-vmlinuz gets that out of a boot file).
 //!
-//! Limits: as [`crate::image`], [`crate::kallsyms`] and [`crate::btf`]. The unpacked file (some 60 MiB) is not kept.
+//! Limits: as [`crate::kallsyms`] and [`crate::btf`]. The file (some 60 MiB) is not kept.
 
 use crate::btf::{TypeError, Types};
 use crate::elf::Elf;
-use crate::image::{self, ImageError};
 use crate::kallsyms::{SymbolError, Symbols};
 
-/// Why a boot file cannot be used for introspection.
+/// Why a kernel cannot be used for introspection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KernelError {
-    /// The kernel could not be unpacked.
-    #[error("cannot unpack the kernel: {0}")]
-    Image(#[from] ImageError),
     /// No symbols: a kernel built without `CONFIG_KALLSYMS`, or a damaged file.
     #[error("cannot read the kernel's symbols: {0}")]
     Symbols(#[from] SymbolError),
@@ -38,18 +34,10 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Reads a boot file: a bzImage as in `/boot`, or an ELF `vmlinux`.
-    ///
-    /// # Errors
-    /// See [`KernelError`]; its text names the kernel option that is missing.
-    pub fn from_vmlinuz(vmlinuz: &[u8]) -> Result<Kernel, KernelError> {
-        Kernel::from_elf(&image::kernel_elf(vmlinuz)?)
-    }
-
     /// Reads a kernel's unpacked ELF file.
     ///
     /// # Errors
-    /// See [`KernelError`].
+    /// See [`KernelError`]; its text names the kernel option that is missing.
     pub fn from_elf(elf: &[u8]) -> Result<Kernel, KernelError> {
         let symbols = Symbols::from_elf(elf)?;
         let types = Types::from_elf(elf)?;

@@ -1,7 +1,7 @@
 //! Reading a Linux x86-64 guest from outside.
 //!
-//! Everything that must be known of a guest kernel is read out of that kernel's own image: [`image`] unpacks the
-//! boot file, [`kallsyms`] recovers every symbol, [`btf`] every type. [`kernel`] puts the three together, and
+//! Everything that must be known of a guest kernel is read out of that kernel's own ELF file: [`kallsyms`] recovers
+//! every symbol, [`btf`] every type. [`kernel`] puts the two together, and
 //! [`layout`] resolves the member offsets the readers need, once. With a way to read guest memory ([`memory`],
 //! [`paging`]), [`linux`] turns addresses into tasks, credentials, paths and file identities. [`fake`] is a guest
 //! made of bytes, so that all of this is tested and measured without a virtual machine.
@@ -18,7 +18,6 @@ pub mod btf;
 pub mod calls;
 mod elf;
 pub mod fake;
-pub mod image;
 pub mod kallsyms;
 pub mod kernel;
 pub mod layout;

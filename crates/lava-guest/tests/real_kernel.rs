@@ -2,7 +2,8 @@
 
 use lava_guest::fake::{FakeGuest, Identity};
 use lava_guest::linux::{Credentials, path_of_dentry, read_file, read_task};
-use lava_guest::{btf::Types, image, kallsyms::Symbols, kernel::Kernel, layout::Layout};
+use lava_guest::{btf::Types, kallsyms::Symbols, kernel::Kernel, layout::Layout};
+use lava_vmlinuz::kernel_elf;
 use object::{Object, ObjectSegment};
 
 /// Path and bytes of every kernel `cargo xtask test` prepared.
@@ -26,7 +27,7 @@ fn at<'a>(elf: &object::File<'a>, address: u64, len: u64) -> &'a [u8] {
 #[test]
 fn symbols_and_types_agree_with_the_kernels_data() {
     for (path, vmlinuz) in kernels() {
-        let elf = image::kernel_elf(&vmlinuz).unwrap_or_else(|e| panic!("{path}: {e}"));
+        let elf = kernel_elf(&vmlinuz).unwrap_or_else(|e| panic!("{path}: {e}"));
         let kernel = Kernel::from_elf(&elf).unwrap_or_else(|e| panic!("{path}: {e}"));
         let (symbols, types) = (&kernel.symbols, &kernel.types);
         let file = object::File::parse(elf.as_slice()).unwrap();
@@ -51,7 +52,7 @@ fn symbols_and_types_agree_with_the_kernels_data() {
 #[test]
 fn symbols() {
     for (path, vmlinuz) in kernels() {
-        let elf = image::kernel_elf(&vmlinuz).unwrap();
+        let elf = kernel_elf(&vmlinuz).unwrap();
         let symbols = Symbols::from_elf(&elf).unwrap_or_else(|e| panic!("{path}: {e}"));
         assert!(symbols.len() > 50_000, "{path}: {}", symbols.len());
         for name in ["_text", "entry_SYSCALL_64", "linux_banner", "commit_creds", "wake_up_new_task", "sys_call_table"]
@@ -74,7 +75,7 @@ fn symbols() {
 #[test]
 fn types() {
     for (path, vmlinuz) in kernels() {
-        let elf = image::kernel_elf(&vmlinuz).unwrap();
+        let elf = kernel_elf(&vmlinuz).unwrap();
         let types = Types::from_elf(&elf).unwrap_or_else(|e| panic!("{path}: {e}"));
         assert!(types.len() > 20_000, "{path}: {}", types.len());
         let dentry = types.member("path", "dentry").unwrap();
@@ -110,7 +111,7 @@ fn types() {
 #[test]
 fn objects_in_the_real_layout() {
     for (path, vmlinuz) in kernels() {
-        let kernel = Kernel::from_vmlinuz(&vmlinuz).unwrap();
+        let kernel = Kernel::from_elf(&kernel_elf(&vmlinuz).unwrap()).unwrap();
         let layout = Layout::resolve(&kernel.types, &kernel.symbols).unwrap_or_else(|e| panic!("{path}: {e}"));
         assert!((0x1000..0x10_0000).contains(&layout.current_task_offset) && !layout.current_task_slides, "{path}");
         let mut g = FakeGuest::new(layout, true);
@@ -136,7 +137,7 @@ fn objects_in_the_real_layout() {
 fn system_calls() {
     use lava_guest::syscalls::{Abi, Content, Syscalls};
     for (_, vmlinuz) in kernels() {
-        let elf = lava_guest::image::kernel_elf(&vmlinuz).unwrap();
+        let elf = kernel_elf(&vmlinuz).unwrap();
         let kernel = lava_guest::kernel::Kernel::from_elf(&elf).unwrap();
         let calls = Syscalls::read(&elf, &kernel.symbols, &kernel.types).unwrap();
         let check = |abi, number, name: &str, parameters: &[&str]| {

@@ -1,4 +1,4 @@
-//! Boots an image without tap: `boot IMAGE.raw VMLINUZ [SCRIPT]`. Prints each event; allows everything.
+//! Boots an image without tap: `boot IMAGE.raw VMLINUX [SCRIPT]`. Prints each event; allows everything.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use lava_microvisor::{Item, MachineSpec, Options, Profiles, Session, Task, machi
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
-    let (Some(image), Some(vmlinuz)) = (arguments.next(), arguments.next()) else {
-        return Err("usage: boot IMAGE.raw VMLINUZ [SCRIPT]".into());
+    let (Some(image), Some(kernel_file)) = (arguments.next(), arguments.next()) else {
+        return Err("usage: boot IMAGE.raw VMLINUX [SCRIPT]".into());
     };
     let task = match arguments.next() {
         Some(path) => {
@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let profiles = Profiles::load("images/profiles".as_ref())?;
             let profile = profiles.recognise(&name, &content).ok_or("no profile recognises it")?.clone();
-            Some(Task { name, content, profile })
+            Some(Task { name, content, profile, members: Profiles::default() })
         }
         None => None,
     };
@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("session: {}", session_dir.display());
     let spec = MachineSpec {
         image,
-        vmlinuz,
+        kernel_file,
         kernel: "unknown".into(),
         scenario_disk: None,
         memory_mib: 512,
@@ -39,6 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         asks: Vec::new(),
         session_dir,
         runtime_dir: format!("/dev/shm/lava-boot-{id}").into(),
+        scratch: Vec::new(),
         template: None,
         boot_timeout: Duration::from_secs(120),
         timeout: Duration::from_secs(60),

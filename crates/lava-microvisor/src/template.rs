@@ -1,7 +1,8 @@
 //! Templates: a guest that has booted, saved so that clones of it start in a blink.
 //!
 //! A template is a folder: the guest's RAM (`ram`, sparse), the devices' state (`state`), what the boot changed on the disks
-//! (`vda.overlay` and its map, `vdb.overlay`...), and `template.json`, which is written last: a folder without it is no template.
+//! (`vda.overlay` and its map, `vdb.overlay`...), the kernel's ELF file (`kernel`), and `template.json`, which is written last: a folder
+//! without it is no template.
 //! It is named by a hash of all it was made from; a change of any makes another template.
 //!
 //! Clones map the RAM privately: the pages they do not write are the template's, in the host's page cache, once for all.
@@ -16,7 +17,9 @@ use lava_event::Sha256;
 use serde::{Deserialize, Serialize};
 
 /// Counted up when templates are made or restored in another way.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// The kernel's file in a template, and in a draft: whoever makes the template puts it there.
+pub const KERNEL: &str = "kernel";
 const MANIFEST: &str = "template.json";
 /// Longest manifest that is read, bytes.
 const MANIFEST_LIMIT: u64 = 64 << 10;
@@ -125,6 +128,12 @@ impl Template {
         self.dir.join("ram")
     }
 
+    /// The ELF file of the guest's kernel.
+    #[must_use]
+    pub fn kernel(&self) -> PathBuf {
+        self.dir.join(KERNEL)
+    }
+
     /// The devices' state.
     #[must_use]
     pub fn state(&self) -> PathBuf {
@@ -151,29 +160,43 @@ impl Template {
     /// If it is damaged.
     pub fn open(dir: &Path) -> Result<Option<Self>, TemplateError> {
         let damaged = |what: &str, source| TemplateError::Damaged { dir: dir.into(), what: what.into(), source };
-        let mut text = String::new();
-        match File::open(dir.join(MANIFEST)) {
+        let text = match read_manifest(dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(damaged(MANIFEST, error)),
-            Ok(file) => file.take(MANIFEST_LIMIT).read_to_string(&mut text).map_err(|e| damaged(MANIFEST, e))?,
+            read => read.map_err(|error| damaged(MANIFEST, error))?,
         };
-        let manifest: Manifest = serde_json::from_str(&text).map_err(|e| damaged(MANIFEST, e.into()))?;
-        if manifest.format != FORMAT {
+        if is_of_another_version(&text) {
             return Err(damaged(MANIFEST, io::Error::other("made by another version of LAVA")));
         }
+        let manifest: Manifest = serde_json::from_str(&text).map_err(|e| damaged(MANIFEST, e.into()))?;
         let template = Self { dir: dir.into(), parts: manifest.parts, place: manifest.place, built: manifest.built };
         let size = |path: &Path| fs::metadata(path).map(|file| file.len());
         let ram = size(&template.ram()).map_err(|error| damaged("ram", error))?;
         if ram != u64::from(template.parts.memory_mib) << 20 {
             return Err(damaged("ram", io::Error::other(format!("{ram} bytes are not the memory's size"))));
         }
-        for (what, path) in [("state", template.state()), ("vda.overlay", template.layer("vda"))] {
+        for (what, path) in
+            [("state", template.state()), (KERNEL, template.kernel()), ("vda.overlay", template.layer("vda"))]
+        {
             if size(&path).map_err(|error| damaged(what, error))? == 0 {
                 return Err(damaged(what, io::Error::other("empty")));
             }
         }
         Ok(Some(template))
     }
+}
+
+fn read_manifest(dir: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(dir.join(MANIFEST))?.take(MANIFEST_LIMIT).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn is_of_another_version(manifest: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Version {
+        format: u32,
+    }
+    serde_json::from_str::<Version>(manifest).is_ok_and(|version| version.format != FORMAT)
 }
 
 /// A template's name, and what it is or why it is damaged.
@@ -239,11 +262,16 @@ impl TemplateStore {
         fs::remove_dir_all(&dir).map(|()| true).map_err(|source| TemplateError::Io { path: dir, source })
     }
 
-    /// Removes what the template of these parts takes the place of: the same, made with another image, QEMU or tap; and drafts whose
-    /// makers are gone. Clones that run keep the files they have open.
+    /// Removes what the template of these parts takes the place of: the same, made with another image, QEMU or tap; what another version
+    /// of LAVA has made, which this one cannot use; and drafts whose makers are gone. Clones that run keep the files they have open.
     fn remove_superseded(&self, parts: &TemplateParts) -> Result<(), TemplateError> {
-        for (_, old) in self.list()? {
-            let Ok(old) = old else { continue };
+        for (name, old) in self.list()? {
+            let Ok(old) = old else {
+                if read_manifest(&self.dir.join(&name)).is_ok_and(|text| is_of_another_version(&text)) {
+                    self.remove(&name)?;
+                }
+                continue;
+            };
             let renewed = TemplateParts {
                 image: parts.image.clone(),
                 kernel: parts.kernel.clone(),
@@ -359,6 +387,7 @@ mod tests {
         assert!(store.find(&parts).expect("find").is_none());
         let draft = store.draft(&parts).expect("draft");
         fs::write(draft.join("state"), "s").expect("state");
+        fs::write(draft.join(KERNEL), "k").expect("kernel");
         fs::write(draft.join("vda.overlay"), "o").expect("overlay");
         fs::write(draft.join("whole"), [vec![1; PAGE], vec![0; (1 << 20) - PAGE]].concat()).expect("ram");
         copy_sparse(&draft.join("whole"), &draft.join("ram")).expect("copy");
@@ -372,7 +401,7 @@ mod tests {
         // Made anew with another tap it replaces the old one; one of another kernel does not.
         let make = |parts: &TemplateParts| {
             let draft = store.draft(parts).expect("draft");
-            for name in ["state", "vda.overlay", "ram"] {
+            for name in ["state", KERNEL, "vda.overlay", "ram"] {
                 fs::copy(template.dir.join(name), draft.join(name)).expect("copy");
             }
             store.finish(&draft, parts, place, "later").expect("finish")
@@ -386,6 +415,17 @@ mod tests {
         assert_eq!(store.list().expect("list").len(), 3);
         let second = TemplateParts { kernel: "6.12".into(), ..parts.clone() };
         assert!(store.remove(&other.parts.name()).expect("removed") && store.remove(&second.name()).expect("removed"));
+
+        // What another version has made is told, and goes when the next one is made.
+        let manifest = fs::read_to_string(template.dir.join(MANIFEST)).expect("manifest");
+        let old = store.dir().join("plain-1");
+        fs::create_dir(&old).expect("old");
+        let older = manifest.replace(&format!("\"format\": {FORMAT}"), "\"format\": 1");
+        assert_ne!(older, manifest);
+        fs::write(old.join(MANIFEST), older).expect("manifest");
+        let told = Template::open(&old).expect_err("another version's").to_string();
+        assert!(told.contains("another version"), "{told}");
+        assert!(store.remove(&make(&second).parts.name()).expect("removed") && !old.exists());
 
         fs::write(template.ram(), "short").expect("ram");
         let error = store.find(&parts).expect_err("damaged").to_string();

@@ -7,6 +7,8 @@
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
+use lava_event::{Kind, NetEndpoint, Protocol};
+
 const HEADER: usize = 12;
 const REFUSED: u8 = 5;
 const RESPONSE: u8 = 0x80;
@@ -40,9 +42,31 @@ pub struct Asked {
 #[derive(Default, Debug)]
 pub struct Names(HashMap<Vec<u8>, Ipv4Addr>);
 
+impl Asked {
+    /// The event.
+    pub fn told(self, protocol: Protocol, origin: NetEndpoint, frame: u64) -> Kind {
+        Kind::NetDns {
+            protocol,
+            origin,
+            question: self.name.into(),
+            qtype: self.qtype,
+            addresses: self.address.into_iter().map(Into::into).collect(),
+            frame,
+        }
+    }
+}
+
 impl Names {
+    /// What to say to a datagram on port 53, and what was asked if it is answered; `None` if it is no query.
+    pub fn reply(&mut self, query: &[u8]) -> Option<(Vec<u8>, Option<Asked>)> {
+        match self.answer(query) {
+            Some((reply, asked)) => Some((reply, Some(asked))),
+            None => refuse(query).map(|reply| (reply, None)),
+        }
+    }
+
     /// The answer to a query that can be answered; `None`: refuse it.
-    pub fn answer(&mut self, query: &[u8]) -> Option<(Vec<u8>, Asked)> {
+    fn answer(&mut self, query: &[u8]) -> Option<(Vec<u8>, Asked)> {
         let header = query.get(..HEADER)?;
         // A query with opcode 0, not truncated, with one question.
         if header[2] & !1 != 0 || header[4..6] != [0, 1] {

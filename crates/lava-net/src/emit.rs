@@ -64,6 +64,14 @@ fn ipv4(route: Route, protocol: IpProtocol, length: usize, fill: impl FnOnce(&mu
     bytes
 }
 
+/// A frame with an IPv4 packet of ours for the guest; `None` if it is none.
+pub fn to_guest(packet: &[u8], guest: EthernetAddress) -> Option<Vec<u8>> {
+    let from = Ipv4Packet::new_checked(packet).ok()?.src_addr();
+    let mut bytes = ethernet(guest, EthernetAddress(lan::mac_towards(from)), EthernetProtocol::Ipv4, packet.len());
+    bytes[ETHERNET..ETHERNET + packet.len()].copy_from_slice(packet);
+    Some(bytes)
+}
+
 /// `who` has the MAC address that belongs to it (RFC 826).
 pub fn arp_reply(who: Ipv4Addr, asker_mac: EthernetAddress, asker: Ipv4Addr) -> Vec<u8> {
     let mac = EthernetAddress(lan::mac_of(who));

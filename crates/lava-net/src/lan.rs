@@ -58,6 +58,10 @@ pub(crate) fn reaches(address: Ipv4Addr, mac: EthernetAddress) -> bool {
         || address == GUEST
         || address == BROADCAST
         || address == Ipv4Addr::new(10, 77, 0, 0);
-    let host = if is_local(address) { address } else { GATEWAY };
-    !special && mac.0 == mac_of(host)
+    !special && mac.0 == mac_towards(address)
+}
+
+/// The MAC address under which the guest reaches an address: a neighbour's own, or the gateway's.
+pub(crate) const fn mac_towards(address: Ipv4Addr) -> [u8; 6] {
+    mac_of(if is_local(address) { address } else { GATEWAY })
 }

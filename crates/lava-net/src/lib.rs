@@ -22,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 mod capture;
+mod datagrams;
 mod dhcp;
 mod dns;
 mod emit;
@@ -29,9 +30,12 @@ mod flow;
 pub mod lan;
 mod peer;
 mod server;
+mod service;
+mod stack;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod world;
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -58,13 +62,14 @@ pub struct NetConfig {
     pub mode: Mode,
 }
 
-/// What the guest is answered when it asks for a name. Connections are refused in both.
+/// What the guest is answered.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Mode {
-    /// There is no such thing: REFUSED.
+    /// Names and connections are refused.
     #[default]
     Refuse,
-    /// Every name has an address, made up and the same for the whole session (`net.dns`).
+    /// Every name has an address, made up and the same for the whole session (`net.dns`), every TCP connection is accepted, and
+    /// what is said is recorded.
     Simulated,
 }
 

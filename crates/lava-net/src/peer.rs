@@ -1,12 +1,13 @@
-//! What our hosts do with a frame of the guest. No I/O and no clock: the same frames give the same answers.
+//! What our hosts do with a frame of the guest. No I/O and no clock: the same frames at the same times give the same answers, but for
+//! what TLS draws at random.
 //!
 //! | The guest sends | We answer |
 //! |---|---|
 //! | ARP request for an address of the LAN that is not its own | yes, each address has its MAC |
 //! | DHCP DISCOVER, REQUEST | OFFER, ACK or NAK |
-//! | DNS query, to anybody | REFUSED; in a simulated network an address for every name |
-//! | TCP to anybody | RST |
-//! | other UDP to anybody | ICMP port unreachable |
+//! | DNS query, to anybody | an address for every name; refusing: REFUSED |
+//! | TCP to anybody | a connection (`stack`, `service`); refusing, or what belongs to no connection: RST |
+//! | other UDP to anybody | nothing, it is recorded (`datagrams`); refusing: ICMP port unreachable |
 //! | ping to the gateway | echo reply |
 //! | all the rest: IPv6, VLAN, fragments, wrong checksums, multicast, spoofed senders | nothing |
 //!
@@ -14,16 +15,20 @@
 //! and from the very address the guest spoke to; never from the guest's own.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
-use lava_event::{NetEndpoint, Protocol};
+use lava_event::{Kind, NetEndpoint, Protocol};
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, Icmpv4Message, Icmpv4Packet,
     IpProtocol, Ipv4Packet, Ipv6Packet, TcpPacket, UdpPacket,
 };
 
+use crate::datagrams::Datagrams;
 use crate::dhcp::{self, Lease};
 use crate::emit::{self, Route};
-use crate::flow::{Flow, Flows, Step};
+use crate::flow::{Flows, Step};
+use crate::stack::Stack;
+use crate::world::{At, Ends, Told, World};
 use crate::{Mode, dns, lan};
 
 const DNS: u16 = 53;
@@ -37,6 +42,8 @@ pub enum Verdict {
     Dropped,
     /// The guest got what it wanted.
     Answered,
+    /// The guest may speak: what it says is taken.
+    Accepted,
 }
 
 impl Verdict {
@@ -46,21 +53,18 @@ impl Verdict {
             Self::Refused => "refused",
             Self::Dropped => "dropped",
             Self::Answered => "answered",
+            Self::Accepted => "accepted",
         }
     }
 }
 
-/// What a frame led to.
+/// What a frame, or the passing of time, led to.
 #[derive(Default, Debug)]
 pub struct Handled {
-    /// Its flow, if it is a new one.
-    pub flow: Option<(Flow, Verdict)>,
-    /// The lease, if it was granted.
-    pub lease: Option<Lease>,
-    /// The name that was asked for and answered, by whom.
-    pub name: Option<(NetEndpoint, dns::Asked)>,
-    /// The frame to send.
-    pub answer: Option<Vec<u8>>,
+    /// What is to be told, in this order.
+    pub told: Vec<Told>,
+    /// The frames to send, once that was told.
+    pub answers: Vec<Vec<u8>>,
 }
 
 /// A packet's outcome, before the flow table is asked.
@@ -106,36 +110,101 @@ struct Ipv4<'a> {
     from_guest: Ipv4Addr,
 }
 
+impl Ipv4<'_> {
+    fn ends(&self, (from, to): (u16, u16)) -> Ends {
+        Ends {
+            origin: NetEndpoint { address: self.from_guest.into(), port: from },
+            destination: NetEndpoint { address: self.route.from.into(), port: to },
+        }
+    }
+}
+
 /// Everybody but the guest.
 #[derive(Debug)]
 pub struct Peer {
     guest: Option<EthernetAddress>,
     flows: Flows,
-    /// The names that a simulated network gave addresses to; `None`: names are refused.
-    names: Option<dns::Names>,
+    /// What a simulated network has beyond the LAN; `None`: all is refused.
+    simulated: Option<Simulated>,
+}
+
+/// The world that a simulated network plays.
+#[derive(Debug)]
+struct Simulated {
+    world: World,
+    stack: Stack,
+    datagrams: Datagrams,
+    /// The guest's card, as it last sent.
+    mac: EthernetAddress,
+}
+
+impl Simulated {
+    /// Frames with the packets that wait for the guest.
+    fn frames(&mut self) -> Vec<Vec<u8>> {
+        self.stack.packets().iter().filter_map(|packet| emit::to_guest(packet, self.mac)).collect()
+    }
 }
 
 impl Peer {
-    /// `guest`: the only MAC address that is answered, if it is known.
-    pub fn new(guest: Option<[u8; 6]>, mode: Mode) -> Self {
-        let names = (mode == Mode::Simulated).then(dns::Names::default);
-        Self { guest: guest.map(EthernetAddress), flows: Flows::default(), names }
+    /// `guest`: the only MAC address that is answered, if it is known. `seed`: where TCP's sequence numbers come from.
+    pub fn new(guest: Option<[u8; 6]>, mode: Mode, seed: u64) -> Self {
+        let simulated = (mode == Mode::Simulated).then(|| Simulated {
+            world: World::default(),
+            stack: Stack::new(seed),
+            datagrams: Datagrams::default(),
+            mac: EthernetAddress::default(),
+        });
+        Self { guest: guest.map(EthernetAddress), flows: Flows::default(), simulated }
     }
 
     /// Takes a frame of the guest.
-    pub fn handle(&mut self, bytes: &[u8]) -> Handled {
+    pub fn handle(&mut self, bytes: &[u8], at: At) -> Handled {
         let Ok(frame) = EthernetFrame::new_checked(bytes) else { return Handled::default() };
         let mac = frame.src_addr();
         let known = mac.is_unicast() && self.guest.is_none_or(|guest| guest == mac);
         match frame.ethertype() {
-            EthernetProtocol::Arp if known => Handled { answer: arp(&frame), ..Handled::default() },
-            EthernetProtocol::Ipv4 => self.ipv4(&frame, known),
-            EthernetProtocol::Ipv6 => self.ipv6(frame.payload()),
+            EthernetProtocol::Arp if known => {
+                Handled { answers: arp(&frame).into_iter().collect(), ..Handled::default() }
+            }
+            EthernetProtocol::Ipv4 => self.ipv4(&frame, known, at),
+            EthernetProtocol::Ipv6 => self.ipv6(frame.payload(), at),
             _ => Handled::default(),
         }
     }
 
-    fn ipv4(&mut self, frame: &EthernetFrame<&[u8]>, known: bool) -> Handled {
+    /// Lets time pass: call it when [`Peer::deadline`] has come.
+    pub fn tick(&mut self, now: Duration) -> Handled {
+        let mut handled = Handled::default();
+        if let Some(simulated) = &mut self.simulated {
+            simulated.stack.tick(now, &mut simulated.world, &mut handled.told);
+            simulated.datagrams.tick(now, &mut simulated.world, &mut handled.told);
+            handled.answers = simulated.frames();
+        }
+        handled
+    }
+
+    /// In how long [`Peer::tick`] is due; `None`: never.
+    pub fn deadline(&mut self, now: Duration) -> Option<Duration> {
+        self.simulated.as_mut().map(|simulated| simulated.stack.deadline(now))
+    }
+
+    /// TCP connections at this moment.
+    #[cfg(test)]
+    pub fn connections(&self) -> usize {
+        self.simulated.as_ref().map_or(0, |simulated| simulated.stack.connections())
+    }
+
+    /// What is left to be told when the session ends.
+    pub fn end(&mut self, now: Duration) -> Vec<Told> {
+        let mut told = Vec::new();
+        if let Some(simulated) = &mut self.simulated {
+            simulated.stack.end(now, &mut simulated.world, &mut told);
+            simulated.datagrams.end(now, &mut simulated.world, &mut told);
+        }
+        told
+    }
+
+    fn ipv4(&mut self, frame: &EthernetFrame<&[u8]>, known: bool, at: At) -> Handled {
         let Ok(packet) = Ipv4Packet::new_checked(frame.payload()) else { return Handled::default() };
         if packet.version() != 4 || packet.header_len() < 20 {
             return Handled::default();
@@ -150,18 +219,27 @@ impl Peer {
             first: packet.frag_offset() == 0,
             from_guest: source,
         };
+        if ip.sound
+            && let Some(simulated) = &mut self.simulated
+        {
+            simulated.mac = frame.src_addr();
+        }
+        let (mut told, mut answers) = (Vec::new(), Vec::new());
         let outcome = match packet.next_header() {
-            IpProtocol::Tcp => tcp(&ip),
-            IpProtocol::Udp => udp(&ip, known && whole, frame.dst_addr(), self.names.as_mut()),
+            IpProtocol::Tcp => tcp(&ip, self.simulated.as_mut(), at, &mut told, &mut answers),
+            IpProtocol::Udp => udp(&ip, known && whole, frame.dst_addr(), self.simulated.as_mut(), at, &mut told),
             IpProtocol::Icmp => icmp(&ip),
             _ => Outcome::dropped(Protocol::Other, (0, 0)),
         };
-        self.note(source.into(), destination.into(), outcome)
+        let mut handled = self.note(source.into(), destination.into(), outcome, at);
+        handled.told.append(&mut told);
+        handled.answers.append(&mut answers);
+        handled
     }
 
     /// Reported, never answered. Neighbour discovery and multicast membership (`ICMPv6` 130-143), which every guest
     /// chatters, are only recorded, as ARP is.
-    fn ipv6(&mut self, bytes: &[u8]) -> Handled {
+    fn ipv6(&mut self, bytes: &[u8], at: At) -> Handled {
         let Ok(packet) = Ipv6Packet::new_checked(bytes) else { return Handled::default() };
         let payload = packet.payload();
         let (protocol, ports) = match packet.next_header() {
@@ -176,17 +254,29 @@ impl Peer {
             return Handled::default();
         }
         let outcome = Outcome::dropped(protocol, ports);
-        self.note(packet.src_addr().into(), packet.dst_addr().into(), outcome)
+        self.note(packet.src_addr().into(), packet.dst_addr().into(), outcome, at)
     }
 
-    fn note(&mut self, origin: IpAddr, destination: IpAddr, outcome: Outcome) -> Handled {
+    fn note(&mut self, origin: IpAddr, destination: IpAddr, outcome: Outcome, At { frame, .. }: At) -> Handled {
         let origin = NetEndpoint { address: origin, port: outcome.ports.0 };
         let destination = NetEndpoint { address: destination, port: outcome.ports.1 };
-        let flow = (outcome.protocol, origin, destination);
-        let fresh = self.flows.see(flow, outcome.step);
-        let name = outcome.name.map(|asked| (origin, asked));
-        let flow = fresh.then_some((flow, outcome.verdict));
-        Handled { flow, lease: outcome.lease, name, answer: outcome.answer }
+        let protocol = outcome.protocol;
+        let fresh = self.flows.see((protocol, origin, destination), outcome.step);
+        let flow = fresh.then(|| Kind::NetFlow {
+            protocol,
+            origin,
+            destination,
+            answer: outcome.verdict.word().into(),
+            frame,
+        });
+        let lease = outcome.lease.map(|lease| Kind::NetLease {
+            address: lan::GUEST.into(),
+            host_name: lease.host_name.map(Into::into),
+            frame,
+        });
+        let name = outcome.name.map(|asked| asked.told(Protocol::Udp, origin, frame));
+        let told = [flow, lease, name].into_iter().flatten().map(|kind| (kind, Vec::new())).collect();
+        Handled { told, answers: outcome.answer.into_iter().collect() }
     }
 }
 
@@ -211,7 +301,13 @@ fn arp(frame: &EthernetFrame<&[u8]>) -> Option<Vec<u8>> {
     (ours && asks).then(|| emit::arp_reply(target_protocol_addr, source_hardware_addr, source_protocol_addr))
 }
 
-fn tcp(ip: &Ipv4<'_>) -> Outcome {
+fn tcp(
+    ip: &Ipv4<'_>,
+    simulated: Option<&mut Simulated>,
+    at: At,
+    told: &mut Vec<Told>,
+    answers: &mut Vec<Vec<u8>>,
+) -> Outcome {
     let ports = if ip.first { ports(ip.payload) } else { (0, 0) };
     let mut outcome = Outcome::dropped(Protocol::Tcp, ports);
     let Ok(segment) = TcpPacket::new_checked(ip.payload) else { return outcome };
@@ -219,7 +315,17 @@ fn tcp(ip: &Ipv4<'_>) -> Outcome {
     if !ip.sound || !intact || ports.0 == 0 || ports.1 == 0 {
         return outcome;
     }
-    outcome.step = Step { opens: segment.syn() && !segment.ack(), closes: true };
+    let opens = segment.syn() && !segment.ack() && !segment.rst();
+    outcome.step = Step { opens, closes: true };
+    if let Some(simulated) = simulated
+        && (opens || simulated.stack.knows(&ip.ends(ports)))
+    {
+        let Simulated { stack, world, .. } = simulated;
+        stack.packet(ip.bytes, ip.ends(ports), opens, at, world, told);
+        outcome.step.closes = !stack.knows(&ip.ends(ports));
+        *answers = simulated.frames();
+        return Outcome { verdict: Verdict::Accepted, ..outcome };
+    }
     if segment.rst() {
         return outcome;
     }
@@ -227,7 +333,14 @@ fn tcp(ip: &Ipv4<'_>) -> Outcome {
 }
 
 /// `whole`: the IPv4 packet is, whoever it is addressed to (a DHCP client has no address yet).
-fn udp(ip: &Ipv4<'_>, whole: bool, to_mac: EthernetAddress, names: Option<&mut dns::Names>) -> Outcome {
+fn udp(
+    ip: &Ipv4<'_>,
+    whole: bool,
+    to_mac: EthernetAddress,
+    simulated: Option<&mut Simulated>,
+    at: At,
+    told: &mut Vec<Told>,
+) -> Outcome {
     let ports = if ip.first { ports(ip.payload) } else { (0, 0) };
     let outcome = Outcome::dropped(Protocol::Udp, ports);
     let Ok(datagram) = UdpPacket::new_checked(ip.payload) else { return outcome };
@@ -243,17 +356,26 @@ fn udp(ip: &Ipv4<'_>, whole: bool, to_mac: EthernetAddress, names: Option<&mut d
     if !ip.sound || ports.0 == 0 || ports.1 == 0 {
         return outcome;
     }
-    if ports.1 == DNS {
-        if let Some((reply, asked)) = names.and_then(|names| names.answer(datagram.payload())) {
-            let answer = emit::udp(ip.route, DNS, ports.0, &reply);
-            return Outcome { name: Some(asked), ..outcome.with(Verdict::Answered, answer) };
-        }
-        return match dns::refuse(datagram.payload()) {
+    let Some(simulated) = simulated else {
+        let refusal = if ports.1 == DNS { dns::refuse(datagram.payload()) } else { None };
+        return match refusal {
             Some(reply) => outcome.with(Verdict::Refused, emit::udp(ip.route, DNS, ports.0, &reply)),
+            None if ports.1 == DNS => outcome,
+            None => outcome.with(Verdict::Refused, emit::port_unreachable(ip.route, ip.bytes)),
+        };
+    };
+    if ports.1 == DNS {
+        return match simulated.world.names.reply(datagram.payload()) {
+            Some((reply, Some(asked))) => Outcome {
+                name: Some(asked),
+                ..outcome.with(Verdict::Answered, emit::udp(ip.route, DNS, ports.0, &reply))
+            },
+            Some((reply, None)) => outcome.with(Verdict::Refused, emit::udp(ip.route, DNS, ports.0, &reply)),
             None => outcome,
         };
     }
-    outcome.with(Verdict::Refused, emit::port_unreachable(ip.route, ip.bytes))
+    simulated.datagrams.take(ip.ends(ports), datagram.payload(), at, &mut simulated.world, told);
+    Outcome { verdict: Verdict::Accepted, ..outcome }
 }
 
 fn dhcp(ip: &Ipv4<'_>, outcome: Outcome, message: &[u8]) -> Outcome {

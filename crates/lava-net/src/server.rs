@@ -11,17 +11,17 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use lava_event::{Action, Event, GapCause, Kind, Outlet, Protocol, Source};
+use lava_event::{Action, Event, GapCause, Kind, Outlet, Produced, Source};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::capture::{Capture, Direction};
 use crate::peer::{Handled, Peer};
 use crate::stream::{Deframer, Read};
-use crate::{NetConfig, NetError, NetSummary, lan};
+use crate::world::{At, Told};
+use crate::{NetConfig, NetError, NetSummary};
 
 /// How old a recorded frame may be before it is in the file.
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
-const FLUSH_TIMEOUT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 const READ_SIZE: usize = 64 << 10;
 
 /// What a wait brought.
@@ -29,6 +29,7 @@ const READ_SIZE: usize = 64 << 10;
 enum Woken {
     Ready,
     Stop,
+    Time,
 }
 
 pub struct Server {
@@ -44,6 +45,8 @@ struct Recorder {
     outlet: Arc<dyn Outlet>,
     fault: Option<String>,
     flushed: Instant,
+    /// When time alone last did something.
+    ticked: Duration,
 }
 
 impl Server {
@@ -55,18 +58,25 @@ impl Server {
         let listener = UnixListener::bind(&socket)
             .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
             .map_err(|source| NetError::Socket { path: socket, source })?;
-        let recorder = Recorder { capture, outlet, fault: None, flushed: Instant::now() };
-        Ok(Self { listener, stop, peer: Peer::new(mac_of_guest, mode), recorder })
+        let recorder = Recorder { capture, outlet, fault: None, flushed: Instant::now(), ticked: Duration::ZERO };
+        Ok(Self { listener, stop, peer: Peer::new(mac_of_guest, mode, seed()), recorder })
     }
 
     pub fn run(mut self) -> NetSummary {
-        while let Ok(Woken::Ready) = wait(&self.listener, PollFlags::IN, &self.stop, &mut self.recorder) {
+        loop {
+            match wait(&self.listener, PollFlags::IN, &self.stop, &mut self.recorder, FLUSH_EVERY) {
+                Ok(Woken::Ready) => {}
+                Ok(Woken::Time) => continue,
+                Ok(Woken::Stop) | Err(_) => break,
+            }
             let Ok((stream, _)) = self.listener.accept() else { continue };
             if let Ok(Woken::Stop) = self.serve(stream) {
                 break;
             }
             // The connection broke: QEMU comes back by itself.
         }
+        let left = self.peer.end(self.recorder.now());
+        self.recorder.tell(left);
         self.recorder.finish()
     }
 
@@ -76,9 +86,19 @@ impl Server {
         let mut deframer = Deframer::default();
         let mut buffer = vec![0; READ_SIZE];
         loop {
-            if wait(&stream, PollFlags::IN, &self.stop, &mut self.recorder)? == Woken::Stop {
-                self.torn(&deframer);
-                return Ok(Woken::Stop);
+            let due = self.peer.deadline(self.recorder.now()).map_or(FLUSH_EVERY, |due| due.min(FLUSH_EVERY));
+            match wait(&stream, PollFlags::IN, &self.stop, &mut self.recorder, due)? {
+                Woken::Ready => {}
+                Woken::Time => {
+                    if self.tick(&mut stream)? == Woken::Stop {
+                        return Ok(Woken::Stop);
+                    }
+                    continue;
+                }
+                Woken::Stop => {
+                    self.torn(&deframer);
+                    return Ok(Woken::Stop);
+                }
             }
             match stream.read(&mut buffer) {
                 Ok(0) => {
@@ -93,7 +113,7 @@ impl Server {
                 }
             }
             loop {
-                let answer = match deframer.next() {
+                let answers = match deframer.next() {
                     Read::More => break,
                     Read::Frame(frame) => self.recorder.inbound(&mut self.peer, frame),
                     Read::Broken { claimed, head } => {
@@ -101,12 +121,35 @@ impl Server {
                         return Ok(Woken::Ready);
                     }
                 };
-                let Some(answer) = answer else { continue };
-                if self.send(&mut stream, &answer)? == Woken::Stop {
+                if self.send_all(&mut stream, &answers)? == Woken::Stop {
                     return Ok(Woken::Stop);
                 }
             }
+            // A guest that never pauses must not keep time from passing.
+            if self.tick(&mut stream)? == Woken::Stop {
+                return Ok(Woken::Stop);
+            }
         }
+    }
+
+    /// Does what is due by now.
+    fn tick(&mut self, stream: &mut UnixStream) -> io::Result<Woken> {
+        let now = self.recorder.now();
+        if self.peer.deadline(now).is_none_or(|due| due > Duration::ZERO) && !self.recorder.late(now) {
+            return Ok(Woken::Ready);
+        }
+        let handled = self.peer.tick(now);
+        let answers = self.recorder.report(handled);
+        self.send_all(stream, &answers)
+    }
+
+    fn send_all(&mut self, stream: &mut UnixStream, frames: &[Vec<u8>]) -> io::Result<Woken> {
+        for frame in frames {
+            if self.send(stream, frame)? == Woken::Stop {
+                return Ok(Woken::Stop);
+            }
+        }
+        Ok(Woken::Ready)
     }
 
     /// Records the frame that the connection's end tore.
@@ -124,7 +167,7 @@ impl Server {
             match stream.write(rest) {
                 Ok(count) => rest = &rest[count..],
                 Err(error) if again(&error) => {
-                    if wait(stream, PollFlags::OUT, &self.stop, &mut self.recorder)? == Woken::Stop {
+                    if wait(stream, PollFlags::OUT, &self.stop, &mut self.recorder, FLUSH_EVERY)? == Woken::Stop {
                         return Ok(Woken::Stop);
                     }
                 }
@@ -136,13 +179,26 @@ impl Server {
 }
 
 impl Recorder {
-    /// Records and reports a frame of the guest, and returns the answer, recorded too.
-    fn inbound(&mut self, peer: &mut Peer, frame: &[u8]) -> Option<Vec<u8>> {
-        let number = self.record(frame, u32::try_from(frame.len()).unwrap_or(u32::MAX), Direction::Inbound)?;
-        let handled = peer.handle(frame);
-        let answer = self.report(handled, number)?;
-        let length = u32::try_from(answer.len()).ok()?;
-        self.record(&answer, length, Direction::Outbound).map(|_| answer)
+    /// The session's clock.
+    fn now(&self) -> Duration {
+        Duration::from_nanos(self.outlet.now_ns())
+    }
+
+    /// True if nothing was done for a second by the passing of time alone.
+    fn late(&mut self, now: Duration) -> bool {
+        let late = now.saturating_sub(self.ticked) >= FLUSH_EVERY;
+        if late {
+            self.ticked = now;
+        }
+        late
+    }
+
+    /// Records and reports a frame of the guest, and returns the answers, recorded too.
+    fn inbound(&mut self, peer: &mut Peer, frame: &[u8]) -> Vec<Vec<u8>> {
+        let length = u32::try_from(frame.len()).unwrap_or(u32::MAX);
+        let Some(number) = self.record(frame, length, Direction::Inbound) else { return Vec::new() };
+        let handled = peer.handle(frame, At { now: self.now(), frame: number });
+        self.report(handled)
     }
 
     /// Puts a frame into the capture; `None` if there is none any more.
@@ -158,48 +214,35 @@ impl Recorder {
         number.filter(|_| self.fault.is_none())
     }
 
-    /// Sends the events, and lets the answer through if all of them were admitted.
-    fn report(&mut self, handled: Handled, frame: u64) -> Option<Vec<u8>> {
-        let Handled { flow, lease, name, answer } = handled;
-        let flow = flow.map(|((protocol, origin, destination), verdict)| Kind::NetFlow {
-            protocol,
-            origin,
-            destination,
-            answer: verdict.word().into(),
-            frame,
+    /// Sends the events, and lets the answers through if all of them were admitted; they are recorded.
+    fn report(&mut self, handled: Handled) -> Vec<Vec<u8>> {
+        let Handled { told, mut answers } = handled;
+        if !self.tell(told) {
+            return Vec::new();
+        }
+        answers.retain(|answer| {
+            let length = u32::try_from(answer.len()).unwrap_or(u32::MAX);
+            self.record(answer, length, Direction::Outbound).is_some()
         });
-        let lease = lease.map(|lease| Kind::NetLease {
-            address: lan::GUEST.into(),
-            host_name: lease.host_name.map(Into::into),
-            frame,
-        });
-        let name = name.map(|(origin, asked)| Kind::NetDns {
-            protocol: Protocol::Udp,
-            origin,
-            question: asked.name.into(),
-            qtype: asked.qtype,
-            addresses: asked.address.into_iter().map(Into::into).collect(),
-            frame,
-        });
-        if flow.is_some() || lease.is_some() || name.is_some() {
+        answers
+    }
+
+    /// Sends events; true if all were admitted.
+    fn tell(&mut self, told: Vec<Told>) -> bool {
+        if !told.is_empty() {
             self.flush(); // The frame an event names is in the file before the event leaves.
         }
-        for kind in [flow, lease, name].into_iter().flatten() {
-            if self.fault.is_some() || self.admit(kind) == Action::Deny {
-                return None;
-            }
-        }
-        answer
+        told.into_iter().all(|told| self.fault.is_none() && self.admit(told) == Action::Allow)
     }
 
     /// The one place where a flow or a lease can be made to wait for the policy ([`Outlet::ask`]). Today all pass.
-    fn admit(&self, kind: Kind) -> Action {
-        self.emit(kind);
+    fn admit(&self, told: Told) -> Action {
+        self.emit(told);
         Action::Allow
     }
 
-    fn emit(&self, kind: Kind) {
-        self.outlet.emit(Event::new(self.outlet.now_ns(), Source::Net, kind).into());
+    fn emit(&self, (kind, artifacts): Told) {
+        self.outlet.emit(Produced { event: Event::new(self.outlet.now_ns(), Source::Net, kind), artifacts });
     }
 
     fn flush(&mut self) {
@@ -213,7 +256,7 @@ impl Recorder {
         let fault = format!("traffic capture ended early: {error}; the network was silent from then on");
         let detail = fault.clone();
         self.fault = Some(fault);
-        self.emit(Kind::VmGap { at: Source::Net, cause: GapCause::ProducerDied, missing: None, detail });
+        self.emit((Kind::VmGap { at: Source::Net, cause: GapCause::ProducerDied, missing: None, detail }, Vec::new()));
     }
 
     fn finish(mut self) -> NetSummary {
@@ -229,13 +272,31 @@ fn again(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
-/// Waits until `what` is ready (or broken, which reading or writing will tell) or the server is to stop; keeps the
-/// capture fresh meanwhile.
-fn wait(what: &impl AsFd, flags: PollFlags, stop: &UnixStream, recorder: &mut Recorder) -> io::Result<Woken> {
+/// Something that differs from session to session.
+fn seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::hash::RandomState::new().build_hasher().finish()
+}
+
+/// Waits until `what` is ready (or broken, which reading or writing will tell), the server is to stop, or `limit` has passed; keeps
+/// the capture fresh.
+fn wait(
+    what: &impl AsFd,
+    flags: PollFlags,
+    stop: &UnixStream,
+    recorder: &mut Recorder,
+    limit: Duration,
+) -> io::Result<Woken> {
+    let limit = Timespec { tv_sec: i64::try_from(limit.as_secs()).unwrap_or(1), tv_nsec: limit.subsec_nanos().into() };
     loop {
         let mut fds = [PollFd::new(what, flags), PollFd::new(stop, PollFlags::IN)];
-        match poll(&mut fds, Some(&FLUSH_TIMEOUT)) {
-            Ok(0) => recorder.flush(),
+        match poll(&mut fds, Some(&limit)) {
+            Ok(0) => {
+                if recorder.flushed.elapsed() >= FLUSH_EVERY {
+                    recorder.flush();
+                }
+                return Ok(Woken::Time);
+            }
             Ok(_) if !fds[1].revents().is_empty() => return Ok(Woken::Stop),
             Ok(_) => return Ok(Woken::Ready),
             Err(rustix::io::Errno::INTR) => {}

@@ -1,10 +1,12 @@
 //! Frames in, frames out; and the whole server over its socket, judged by Wireshark's tools.
 
+mod guest;
+mod hostile;
 mod wire;
 
 use std::net::Ipv4Addr;
 
-use lava_event::Protocol;
+use lava_event::{Kind, NetEndpoint, Protocol};
 use proptest::prelude::*;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
@@ -18,8 +20,9 @@ use crate::capture::{Capture, Direction, Sink};
 use crate::emit::{self, Route};
 use crate::flow::{CAPACITY, Flows, Step};
 use crate::lan::{self, GATEWAY, GUEST};
-use crate::peer::{Handled, Peer, Verdict};
+use crate::peer::{Handled, Peer};
 use crate::stream::{Deframer, MAX_FRAME, Read};
+use crate::world::At;
 
 const MAC: EthernetAddress = EthernetAddress([0x52, 0x54, 0, 1, 2, 3]);
 const WORLD: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
@@ -119,16 +122,34 @@ fn query() -> Vec<u8> {
     emit::udp(route(GATEWAY), 40_001, 53, question)
 }
 
-fn verdict(handled: &Handled) -> Option<Verdict> {
-    handled.flow.as_ref().map(|(_, verdict)| *verdict)
+fn peer(mode: Mode) -> Peer {
+    Peer::new(None, mode, 0)
+}
+
+/// What came of a frame: the flow and what it got, all that was told, the answer.
+struct Came {
+    flow: Option<(Protocol, NetEndpoint, String)>,
+    told: Vec<Kind>,
+    answer: Option<Vec<u8>>,
+}
+
+fn give(peer: &mut Peer, frame: &[u8]) -> Came {
+    let Handled { told, mut answers } = peer.handle(frame, At::default());
+    let told: Vec<Kind> = told.into_iter().map(|(kind, _)| kind).collect();
+    assert!(answers.len() < 2);
+    let flow = told.iter().find_map(|kind| match kind {
+        Kind::NetFlow { protocol, destination, answer, .. } => Some((*protocol, *destination, answer.clone())),
+        _ => None,
+    });
+    Came { flow, told, answer: answers.pop() }
 }
 
 #[test]
 fn arp_is_answered_for_everybody_but_the_guest() {
-    let mut peer = Peer::new(None, Mode::Refuse);
+    let mut peer = peer(Mode::Refuse);
     for last in 0..=255 {
         let target = Ipv4Addr::new(10, 77, 0, last);
-        let answer = peer.handle(&arp(target)).answer;
+        let answer = give(&mut peer, &arp(target)).answer;
         assert_eq!(answer.is_some(), !matches!(last, 0 | 15 | 255), "{target}");
         let Some(answer) = answer else { continue };
         let ArpRepr::EthernetIpv4 { source_hardware_addr, source_protocol_addr, .. } =
@@ -138,16 +159,16 @@ fn arp_is_answered_for_everybody_but_the_guest() {
         };
         assert_eq!((source_hardware_addr.0, source_protocol_addr), (lan::mac_of(target), target));
     }
-    assert!(peer.handle(&arp(WORLD)).answer.is_none());
+    assert!(give(&mut peer, &arp(WORLD)).answer.is_none());
     assert!(
-        Peer::new(Some([2, 0, 0, 0, 0, 9]), Mode::Refuse).handle(&arp(GATEWAY)).answer.is_none(),
+        give(&mut Peer::new(Some([2, 0, 0, 0, 0, 9]), Mode::Refuse, 0), &arp(GATEWAY)).answer.is_none(),
         "another MAC address"
     );
 }
 
 #[test]
 fn dhcp_leases_the_one_address() {
-    let mut peer = Peer::new(None, Mode::Refuse);
+    let mut peer = peer(Mode::Refuse);
     let cases = [
         (DhcpMessageType::Discover, None, Some(DhcpMessageType::Offer)),
         (DhcpMessageType::Request, Some(GUEST), Some(DhcpMessageType::Ack)),
@@ -156,9 +177,12 @@ fn dhcp_leases_the_one_address() {
         (DhcpMessageType::Inform, None, None),
     ];
     for (asked, address, expected) in cases {
-        let handled = peer.handle(&dhcp(asked, address));
-        let lease = (expected == Some(DhcpMessageType::Ack)).then(|| Some(b"victim".to_vec()));
-        assert_eq!(handled.lease.map(|lease| lease.host_name), lease);
+        let handled = give(&mut peer, &dhcp(asked, address));
+        let lease = handled
+            .told
+            .iter()
+            .any(|kind| matches!(kind, Kind::NetLease { host_name: Some(name), .. } if *name == "victim".into()));
+        assert_eq!(lease, expected == Some(DhcpMessageType::Ack));
         let Some(expected) = expected else {
             assert!(handled.answer.is_none());
             continue;
@@ -180,7 +204,7 @@ fn dhcp_leases_the_one_address() {
 #[test]
 fn syn_is_reset_with_its_numbers() {
     for to in [WORLD, GATEWAY, Ipv4Addr::new(10, 77, 0, 99)] {
-        let answer = Peer::new(None, Mode::Refuse).handle(&syn(to, 443, -1)).answer.unwrap();
+        let answer = give(&mut peer(Mode::Refuse), &syn(to, 443, -1)).answer.unwrap();
         let packet = Ipv4Packet::new_checked(&answer[IP]).unwrap();
         assert_eq!((packet.src_addr(), packet.dst_addr()), (to, GUEST));
         let reset = TcpPacket::new_checked(packet.payload()).unwrap();
@@ -192,10 +216,10 @@ fn syn_is_reset_with_its_numbers() {
 
 #[test]
 fn udp_is_unreachable_and_dns_refused() {
-    let mut peer = Peer::new(None, Mode::Refuse);
+    let mut peer = peer(Mode::Refuse);
     let asked = emit::udp(route(WORLD), 40_000, 4444, b"beacon");
-    let handled = peer.handle(&asked);
-    assert_eq!(verdict(&handled), Some(Verdict::Refused));
+    let handled = give(&mut peer, &asked);
+    assert_eq!(handled.flow.unwrap().2, "refused");
     let answer = handled.answer.unwrap();
     let packet = Ipv4Packet::new_checked(&answer[IP]).unwrap();
     let icmp = Icmpv4Packet::new_checked(packet.payload()).unwrap();
@@ -203,7 +227,7 @@ fn udp_is_unreachable_and_dns_refused() {
     assert!(icmp.verify_checksum());
     assert_eq!(icmp.data(), &asked[14..14 + 34]);
 
-    let answer = peer.handle(&query()).answer.unwrap();
+    let answer = give(&mut peer, &query()).answer.unwrap();
     let packet = Ipv4Packet::new_checked(&answer[IP]).unwrap();
     let reply = UdpPacket::new_checked(packet.payload()).unwrap();
     assert_eq!(&reply.payload()[..6], b"\x12\x34\x81\x05\0\x01");
@@ -222,23 +246,28 @@ fn question(name: &[u8], qtype: u8) -> Vec<u8> {
 
 #[test]
 fn a_simulated_network_gives_every_name_one_address() {
-    let mut peer = Peer::new(None, Mode::Simulated);
+    let mut peer = peer(Mode::Simulated);
     let mut ask = |name: &[u8], qtype| {
-        let handled = peer.handle(&question(name, qtype));
+        let handled = give(&mut peer, &question(name, qtype));
         let bytes = handled.answer.unwrap();
         let packet = Ipv4Packet::new_checked(&bytes[IP]).unwrap();
         let reply = UdpPacket::new_checked(packet.payload()).unwrap().payload().to_vec();
-        (handled.name.map(|(_, asked)| (asked.name, asked.address)), reply)
+        let asked = handled.told.into_iter().find_map(|kind| match kind {
+            Kind::NetDns { question, addresses, .. } => Some((question, addresses.first().copied())),
+            _ => None,
+        });
+        (asked, reply)
     };
     let (first, reply) = ask(b"Evil.example", 1);
     let (name, address) = first.unwrap();
     let address = address.unwrap();
-    assert_eq!(name, b"evil.example");
+    assert_eq!(name, "evil.example".into());
+    let std::net::IpAddr::V4(address) = address else { panic!("{address}") };
     assert!(!lan::is_local(address));
     assert_eq!(&reply[..8], b"\x12\x34\x81\x80\0\x01\0\x01");
     assert!(reply.ends_with(&address.octets()));
-    assert_eq!(ask(b"evil.EXAMPLE", 1).0.unwrap().1, Some(address), "it keeps its address");
-    assert_ne!(ask(b"other.example", 1).0.unwrap().1, Some(address));
+    assert_eq!(ask(b"evil.EXAMPLE", 1).0.unwrap().1, Some(address.into()), "it keeps its address");
+    assert_ne!(ask(b"other.example", 1).0.unwrap().1, Some(address.into()));
     let (aaaa, reply) = ask(b"evil.example", 28);
     assert_eq!(aaaa.unwrap().1, None);
     assert_eq!(&reply[..8], b"\x12\x34\x81\x80\0\x01\0\0", "no error and no record");
@@ -247,7 +276,7 @@ fn a_simulated_network_gives_every_name_one_address() {
     }
     let (beyond, reply) = ask(b"beyond.example", 1);
     assert_eq!((beyond, reply[3]), (None, 5), "bounded");
-    assert_eq!(ask(b"evil.example", 1).0.unwrap().1, Some(address));
+    assert_eq!(ask(b"evil.example", 1).0.unwrap().1, Some(address.into()));
 }
 
 #[test]
@@ -259,21 +288,21 @@ fn what_is_damaged_spoofed_or_multicast_gets_no_answer() {
     };
     // Fragment flag, IPv4 checksum, TCP checksum, destination MAC address, sender's address.
     for frame in [damaged(20, 0x20), damaged(24, 1), damaged(50, 1), damaged(5, 1), damaged(29, 1)] {
-        assert!(Peer::new(None, Mode::Refuse).handle(&frame).answer.is_none());
+        assert!(give(&mut peer(Mode::Refuse), &frame).answer.is_none());
     }
     let multicast = emit::udp(route(Ipv4Addr::new(224, 0, 0, 251)), 5353, 5353, b"?");
-    let handled = Peer::new(None, Mode::Refuse).handle(&multicast);
-    assert_eq!((verdict(&handled), handled.answer), (Some(Verdict::Dropped), None));
+    let handled = give(&mut peer(Mode::Refuse), &multicast);
+    assert_eq!((handled.flow.unwrap().2.as_str(), handled.answer), ("dropped", None));
 }
 
 #[test]
 fn a_flow_is_reported_once_and_again_when_it_is_reopened() {
-    let mut peer = Peer::new(None, Mode::Refuse);
+    let mut peer = peer(Mode::Refuse);
     let datagram = emit::udp(route(WORLD), 1, 2, b"");
-    assert_eq!(peer.handle(&datagram).flow.unwrap().0.0, Protocol::Udp);
-    assert!(peer.handle(&datagram).flow.is_none());
-    assert!(peer.handle(&syn(WORLD, 80, 1)).flow.is_some());
-    assert!(peer.handle(&syn(WORLD, 80, 2)).flow.is_some(), "the reset closed the first");
+    assert_eq!(give(&mut peer, &datagram).flow.unwrap().0, Protocol::Udp);
+    assert!(give(&mut peer, &datagram).flow.is_none());
+    assert!(give(&mut peer, &syn(WORLD, 80, 1)).flow.is_some());
+    assert!(give(&mut peer, &syn(WORLD, 80, 2)).flow.is_some(), "the reset closed the first");
 
     let mut flows = Flows::default();
     for port in 0..=u16::MAX {
@@ -360,7 +389,7 @@ proptest! {
         if let Some(cut) = cut {
             frame.truncate(cut.index(frame.len() + 1));
         }
-        if let Some(answer) = Peer::new(None, Mode::Refuse).handle(&frame).answer {
+        if let Some(answer) = give(&mut peer(Mode::Refuse), &frame).answer {
             let sent = EthernetFrame::new_checked(&frame[..]).unwrap();
             let reply = EthernetFrame::new_checked(&answer[..]).unwrap();
             let from = reply.src_addr().0;

@@ -1,16 +1,20 @@
 //! From the text of a policy file to a [`Policy`], with every mistake reported.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lava_event::Action;
+use lava_yaml::{Limits, Node, Value};
 
 use crate::error::{Code, Report, suggestion};
-use crate::yaml::{self, Node, Value};
-use crate::{MAX_FILE, MAX_RULES, Policy, PolicyError, Rule, condition};
+use crate::{BUILTIN, MAX_FILE, MAX_RULES, Override, Policy, PolicyError, Rule, builtin, condition, layered};
 
-const POLICY: [&str; 4] = ["policy", "description", "default", "rules"];
+/// A policy has no use for more: rules of a profile's override nest deepest.
+const LIMITS: Limits = Limits { depth: 8, nodes: 100_000, plain: true };
+const POLICY: [&str; 7] = ["policy", "description", "extends", "default", "dry_run", "rules", "profiles"];
+const OVERRIDE: [&str; 3] = ["default", "dry_run", "rules"];
 const RULE: [&str; 6] = ["name", "when", "action", "reason", "within", "otherwise"];
 /// The action of a rule that leaves the answer to the analyst.
 const ASK: &str = "ask";
@@ -26,7 +30,7 @@ pub(crate) fn compile(source: &str, text: &str) -> Result<Policy, Vec<PolicyErro
         return Err(report.errors);
     }
     let mut report = Report::new(source, text);
-    let root = match yaml::parse(text) {
+    let root = match lava_yaml::documents(text, &LIMITS).map(|mut documents| documents.pop()) {
         Ok(Some(root)) => root,
         Ok(None) => {
             report.push(Code::MissingField, 0..0, "the file is empty", "a policy is expected", None);
@@ -53,14 +57,14 @@ fn fields<'a>(node: &'a Node, what: &str, known: &[&str], report: &mut Report) -
     };
     let mut found: Vec<(&str, &Node)> = Vec::new();
     for (key, value) in pairs {
-        let Value::Scalar(name, _) = &key.value else {
+        let Some(name) = key.text() else {
             wrong(key, "a field's name", "a text", report);
             continue;
         };
-        if !known.contains(&name.as_str()) {
+        if !known.contains(&name) {
             let help = Some(suggestion(name, known));
             report.push(Code::UnknownField, key.span.clone(), format!("{what} has no field `{name}`"), "unknown", help);
-        } else if found.iter().any(|(n, _)| n == name) {
+        } else if found.iter().any(|(n, _)| *n == name) {
             report.push(Code::Duplicate, key.span.clone(), format!("`{name}` is given twice"), "again", None);
         } else {
             found.push((name, value));
@@ -79,13 +83,11 @@ fn get<'a>(fields: &[(&str, &'a Node)], name: &str) -> Option<&'a Node> {
 }
 
 fn text<'a>(node: Option<&'a Node>, name: &str, report: &mut Report) -> Option<&'a str> {
-    match &node?.value {
-        Value::Scalar(text, _) => Some(text),
-        _ => {
-            wrong(node?, &format!("`{name}`"), "a text", report);
-            None
-        }
+    let found = node?.text();
+    if found.is_none() {
+        wrong(node?, &format!("`{name}`"), "a text", report);
     }
+    found
 }
 
 fn required<'a>(
@@ -124,28 +126,90 @@ fn policy(root: &Node, report: &mut Report) -> Option<Policy> {
     let name = required(&fields, "policy", "the policy", at, report);
     let name = text(name, "policy", report);
     let description = text(get(&fields, "description"), "description", report);
-    let default = required(&fields, "default", "the policy", at, report);
-    let default = action(default, "default", report);
-    let mut rules = Vec::new();
-    match required(&fields, "rules", "the policy", at, report) {
-        Some(Node { value: Value::Sequence(items), span }) => {
-            if items.len() > MAX_RULES {
-                report.push(
-                    Code::TooLarge,
-                    span.start..span.start,
-                    format!("more than {MAX_RULES} rules"),
-                    "here",
-                    None,
-                );
-                return None;
-            }
-            let mut names = HashSet::new();
-            rules.extend(items.iter().filter_map(|item| rule(item, &mut names, report)));
-        }
-        Some(node) => wrong(node, "`rules`", "a list", report),
-        None => {}
+    let base = get(&fields, "extends").map(|node| extended(node, report));
+    // What is extended gives what is not said here.
+    let wanted = |name: &str, report: &mut Report| match base {
+        Some(_) => get(&fields, name),
+        None => required(&fields, name, "the policy", at, report),
+    };
+    let default = wanted("default", report).map(|node| action(Some(node), "default", report));
+    let own = wanted("rules", report).map(|node| rules(node, report)).unwrap_or_default();
+    let dry_run = flag(get(&fields, "dry_run"), "dry_run", report);
+    let profiles = get(&fields, "profiles").map(|node| profiles(node, report)).unwrap_or_default();
+    let base = base.flatten();
+    let default = match default {
+        Some(default) => default,
+        None => base.as_ref().map(|base| base.default),
+    };
+    let policy = Policy {
+        name: name?.to_owned(),
+        description: description.unwrap_or("").to_owned(),
+        default: default?,
+        dry_run: dry_run.unwrap_or(false),
+        rules: layered(&own, base.as_ref().map_or(&[], |base| &base.rules)),
+        profiles: base.map(|base| base.profiles).unwrap_or_default(),
+    };
+    Some(policy.with_profiles(profiles))
+}
+
+/// The shipped policy that is extended. Files are not: a policy that is handed on is whole, or stands on what every LAVA has.
+fn extended(node: &Node, report: &mut Report) -> Option<Policy> {
+    let name = text(Some(node), "extends", report)?;
+    let Some(base) = builtin(name) else {
+        let help = Some(suggestion(name, &BUILTIN));
+        let message = format!("`{name}` is no policy that comes with LAVA, and only these can be extended");
+        report.push(Code::UnknownPolicy, node.span.clone(), message, "unknown", help);
+        return None;
+    };
+    compile(name, base).ok()
+}
+
+fn flag(node: Option<&Node>, name: &str, report: &mut Report) -> Option<bool> {
+    let found = match text(node, name, report)? {
+        "true" => Some(true),
+        "false" => Some(false),
+        _ => None,
+    };
+    if found.is_none() {
+        wrong(node?, &format!("`{name}`"), "true or false", report);
     }
-    Some(Policy { name: name?.to_owned(), description: description.unwrap_or("").to_owned(), default: default?, rules })
+    found
+}
+
+fn rules(node: &Node, report: &mut Report) -> Vec<Arc<Rule>> {
+    let Value::Sequence(items) = &node.value else {
+        wrong(node, "`rules`", "a list", report);
+        return Vec::new();
+    };
+    if items.len() > MAX_RULES {
+        let at = node.span.start..node.span.start;
+        report.push(Code::TooLarge, at, format!("more than {MAX_RULES} rules"), "here", None);
+        return Vec::new();
+    }
+    let mut names = HashSet::new();
+    items.iter().filter_map(|item| rule(item, &mut names, report)).map(Arc::new).collect()
+}
+
+/// What is other for the tasks of some profiles.
+fn profiles(node: &Node, report: &mut Report) -> BTreeMap<String, Override> {
+    let Value::Mapping(pairs) = &node.value else {
+        wrong(node, "`profiles`", "a mapping", report);
+        return BTreeMap::new();
+    };
+    let mut found = BTreeMap::new();
+    for (key, value) in pairs {
+        let Some(name) = text(Some(key), "a profile's name", report) else { continue };
+        let Some(fields) = fields(value, "a profile's override", &OVERRIDE, report) else { continue };
+        let over = Override {
+            default: get(&fields, "default").and_then(|node| action(Some(node), "default", report)),
+            dry_run: flag(get(&fields, "dry_run"), "dry_run", report),
+            rules: get(&fields, "rules").map(|node| rules(node, report)).unwrap_or_default(),
+        };
+        if found.insert(name.to_owned(), over).is_some() {
+            report.push(Code::Duplicate, key.span.clone(), format!("`{name}` is given twice"), "again", None);
+        }
+    }
+    found
 }
 
 fn rule<'a>(node: &'a Node, names: &mut HashSet<&'a str>, report: &mut Report) -> Option<Rule> {
@@ -163,7 +227,7 @@ fn rule<'a>(node: &'a Node, names: &mut HashSet<&'a str>, report: &mut Report) -
     let reason = text(get(&fields, "reason"), "reason", report);
     let when = required(&fields, "when", "the rule", at, report)?;
     let source = text(Some(when), "when", report)?;
-    let literal = matches!(when.value, Value::Scalar(_, true));
+    let literal = matches!(&when.value, Value::Scalar(scalar) if scalar.literal);
     let condition = match condition::compile(source) {
         Ok(condition) => condition,
         Err(mistakes) => {
@@ -181,7 +245,7 @@ fn rule<'a>(node: &'a Node, names: &mut HashSet<&'a str>, report: &mut Report) -
 
 /// The rule's action, and how long the analyst is asked before it holds.
 fn answered(node: Option<&Node>, fields: &[(&str, &Node)], report: &mut Report) -> (Option<Action>, Option<Duration>) {
-    let asks = matches!(node.map(|node| &node.value), Some(Value::Scalar(text, _)) if text == ASK);
+    let asks = node.and_then(Node::text) == Some(ASK);
     let (within, otherwise) = (get(fields, "within"), get(fields, "otherwise"));
     if !asks {
         for (name, node) in [("within", within), ("otherwise", otherwise)] {

@@ -8,6 +8,9 @@ use std::ops::Range;
 use cel::common::ast::{Expr, LiteralValue};
 use cel::parser::{Expression, PrattParser};
 
+use lava_event::Event;
+
+use crate::TraceView;
 use crate::error::{Code, suggestion};
 
 pub(crate) const MAX_LEN: usize = 4096;
@@ -38,6 +41,32 @@ pub(crate) struct Condition {
     pub(crate) loops: bool,
     /// The kinds of events that it can match; `None`: any.
     pub(crate) kinds: Option<Vec<String>>,
+    /// What must be so, or it is false.
+    needs: Vec<Need>,
+}
+
+/// A part of a conjunction that is answered without the interpreter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Need {
+    /// `trace.tainted`
+    Tainted,
+    /// `trace.task_started`
+    TaskStarted,
+    /// `trace.autostart != ""`
+    Autostart,
+}
+
+impl Condition {
+    /// False only if the condition is: making an event a CEL value costs a hundred times this.
+    pub(crate) fn may_match(&self, event: &Event, trace: &TraceView) -> bool {
+        let kind = event.kind.name();
+        self.kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|known| known == kind))
+            && self.needs.iter().all(|need| match need {
+                Need::Tainted => trace.tainted,
+                Need::TaskStarted => trace.task_started,
+                Need::Autostart => !trace.autostart.is_empty(),
+            })
+    }
 }
 
 pub(crate) fn compile(text: &str) -> Result<Condition, Vec<Mistake>> {
@@ -66,8 +95,8 @@ pub(crate) fn compile(text: &str) -> Result<Condition, Vec<Mistake>> {
     match check.too_large {
         Some(what) => too_large(what.into()),
         None if check.mistakes.is_empty() => {
-            let kinds = kinds(&expression);
-            Ok(Condition { expression, loops: check.loops, kinds })
+            let (kinds, needs) = (kinds(&expression), needs(&expression));
+            Ok(Condition { expression, loops: check.loops, kinds, needs })
         }
         None => Err(check.mistakes),
     }
@@ -107,10 +136,29 @@ fn kinds(node: &Expression) -> Option<Vec<String>> {
     }
 }
 
+/// The needs that a condition is a conjunction of, among others.
+fn needs(node: &Expression) -> Vec<Need> {
+    let Expr::Call(call) = &node.expr else {
+        let known = [("tainted", Need::Tainted), ("task_started", Need::TaskStarted)];
+        return known.into_iter().filter(|(field, _)| is_field(node, "trace", field)).map(|(_, need)| need).collect();
+    };
+    let [a, b] = call.args.as_slice() else { return Vec::new() };
+    match call.func_name.as_str() {
+        "_&&_" => [needs(a), needs(b)].concat(),
+        "_!=_" if is_field(a, "trace", "autostart") && literal(b).as_deref() == Some("") => vec![Need::Autostart],
+        _ => Vec::new(),
+    }
+}
+
 /// `event.kind`
 fn is_kind(node: &Expression) -> bool {
-    matches!(&node.expr, Expr::Select(select) if select.field == "kind"
-        && matches!(&select.operand.expr, Expr::Ident(name) if name == "event"))
+    is_field(node, "event", "kind")
+}
+
+/// `variable.field`, not `has(variable.field)`.
+fn is_field(node: &Expression, variable: &str, field: &str) -> bool {
+    matches!(&node.expr, Expr::Select(select) if select.field == field && !select.test
+        && matches!(&select.operand.expr, Expr::Ident(name) if name == variable))
 }
 
 /// A list's elements, or the one value.

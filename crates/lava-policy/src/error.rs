@@ -25,6 +25,8 @@ pub enum Code {
     UnknownKind,
     /// E0009: the file, a list or a condition is larger than what is evaluated.
     TooLarge,
+    /// E0010: a policy is extended that does not come with LAVA.
+    UnknownPolicy,
 }
 
 impl Code {
@@ -41,6 +43,7 @@ impl Code {
             Self::MissingField => "lava::policy::E0007",
             Self::UnknownKind => "lava::policy::E0008",
             Self::TooLarge => "lava::policy::E0009",
+            Self::UnknownPolicy => "lava::policy::E0010",
         }
     }
 }

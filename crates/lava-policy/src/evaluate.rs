@@ -14,14 +14,14 @@ static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
 
 pub(crate) fn decide(
     default: Action,
-    rules: &[Rule],
+    rules: &[Arc<Rule>],
     event: &Event,
     trace: &TraceView,
 ) -> (Decision, Vec<EvaluationFault>) {
     let mut faults = Vec::new();
     // A policy without rules costs nothing.
     let prepared = OnceCell::new();
-    for rule in rules {
+    for rule in rules.iter().filter(|rule| rule.condition.may_match(event, trace)) {
         let matched = match prepared.get_or_init(|| prepare(event, trace)) {
             Err(why) => Err(why.clone()),
             Ok((_, longest)) if rule.condition.loops && *longest > MAX_LIST => {

@@ -8,6 +8,10 @@
 //! A rule with `action: ask` leaves the answer to an analyst for `within` seconds ([`Policy::asks`]); its `otherwise`, *deny* if not
 //! given, is the decision's action, and holds if nobody answers.
 //!
+//! A policy may extend one that comes with LAVA (`extends: protect`): its own rules come first and take the place of those of the same
+//! name. Under `profiles` stands what is other for tasks of some profiles, likewise laid over the rest ([`Policy::for_profile`]). In a dry
+//! run every answer is *allow*, and the reason says what it would have been.
+//!
 //! *Invariant:* no I/O, no clock; the same event and trace give the same answer.
 //!
 //! *Limits:* 1 MiB and 1000 rules a file; see `condition.rs` for expressions. No regular expressions.
@@ -17,8 +21,9 @@ mod compile;
 mod condition;
 mod error;
 mod evaluate;
-mod yaml;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lava_event::{Action, Decision, Event, Stage, Verdict};
@@ -79,12 +84,29 @@ pub(crate) struct Rule {
     pub(crate) reason: Option<String>,
 }
 
+/// What is other for the tasks of one profile.
+#[derive(Clone, Default)]
+pub(crate) struct Override {
+    pub(crate) default: Option<Action>,
+    pub(crate) dry_run: Option<bool>,
+    pub(crate) rules: Vec<Arc<Rule>>,
+}
+
+/// The rules above come first, and take the place of those below that have the same name.
+pub(crate) fn layered(above: &[Arc<Rule>], below: &[Arc<Rule>]) -> Vec<Arc<Rule>> {
+    let left = below.iter().filter(|rule| !above.iter().any(|known| known.name == rule.name));
+    above.iter().chain(left).map(Arc::clone).collect()
+}
+
 /// A compiled policy.
+#[derive(Clone)]
 pub struct Policy {
     name: String,
     description: String,
     default: Action,
-    rules: Vec<Rule>,
+    dry_run: bool,
+    rules: Vec<Arc<Rule>>,
+    profiles: BTreeMap<String, Override>,
 }
 
 impl std::fmt::Debug for Policy {
@@ -114,6 +136,51 @@ impl Policy {
         &self.description
     }
 
+    /// Lays what is other for some profiles over what is already.
+    pub(crate) fn with_profiles(mut self, profiles: BTreeMap<String, Override>) -> Self {
+        for (name, above) in profiles {
+            let below = self.profiles.remove(&name).unwrap_or_default();
+            let over = Override {
+                default: above.default.or(below.default),
+                dry_run: above.dry_run.or(below.dry_run),
+                rules: layered(&above.rules, &below.rules),
+            };
+            self.profiles.insert(name, over);
+        }
+        self
+    }
+
+    /// The policy as it is for tasks of that profile.
+    #[must_use]
+    pub fn for_profile(&self, profile: &str) -> Self {
+        let Some(over) = self.profiles.get(profile) else { return self.clone() };
+        Self {
+            default: over.default.unwrap_or(self.default),
+            dry_run: over.dry_run.unwrap_or(self.dry_run),
+            rules: layered(&over.rules, &self.rules),
+            ..self.clone()
+        }
+    }
+
+    /// The profiles for which it says something else.
+    pub fn profiles(&self) -> impl Iterator<Item = &str> {
+        self.profiles.keys().map(String::as_str)
+    }
+
+    /// The same policy, as a dry run or in earnest.
+    #[must_use]
+    pub fn with_dry_run(mut self, dry_run: bool) -> Self {
+        self.dry_run = dry_run;
+        self.profiles.values_mut().for_each(|over| over.dry_run = None);
+        self
+    }
+
+    /// True if every answer is *allow*, and what it would have been stands in the reason.
+    #[must_use]
+    pub const fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+
     /// Of the kinds that can wait ([`lava_event::Kind::WAITING`]), those that a rule may be about.
     pub fn waits_for(&self) -> impl Iterator<Item = &'static str> {
         let about = |kind: &str| {
@@ -127,12 +194,21 @@ impl Policy {
     /// Answers `event`, and says which rules could not be evaluated on the way.
     #[must_use]
     pub fn decide(&self, event: &Event, trace: &TraceView) -> (Decision, Vec<EvaluationFault>) {
-        evaluate::decide(self.default, &self.rules, event, trace)
+        let (decision, faults) = evaluate::decide(self.default, &self.rules, event, trace);
+        if !self.dry_run || decision.action == Action::Allow {
+            return (decision, faults);
+        }
+        let why = decision.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+        let reason = Some(format!("dry run, the answer would be {}{why}", decision.action));
+        (Decision { action: Action::Allow, reason, ..decision }, faults)
     }
 
-    /// How long the analyst is asked before a decision of this policy holds; `None`: it holds at once.
+    /// How long the analyst is asked before a decision of this policy holds; `None`: it holds at once. Nobody is asked in a dry run.
     #[must_use]
     pub fn asks(&self, decision: &Decision) -> Option<Duration> {
+        if self.dry_run {
+            return None;
+        }
         let by = decision.rule.as_ref()?;
         self.rules.iter().find(|rule| rule.name == *by)?.ask
     }

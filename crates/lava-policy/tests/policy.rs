@@ -51,6 +51,46 @@ fn shipped_policies_decide_as_they_say() {
     }
 }
 
+const MINE: &str = "
+policy: mine
+extends: protect
+rules:
+  - name: boot-sector
+    when: event.kind == 'disk.write' && event.region == 'boot_sector'
+    action: allow
+profiles:
+  jar:
+    default: deny
+    dry_run: true
+    rules:
+      - name: gap
+        when: event.kind == 'disk.write' && event.region == 'post_mbr_gap'
+        action: remediate
+        reason: It shall believe it.
+";
+
+#[test]
+fn a_policy_is_laid_over_the_one_it_extends() {
+    let policy = Policy::compile("mine", MINE).map_err(|e| render(&e)).unwrap();
+    let answer = |policy: &Policy, region| {
+        let (decision, faults) = policy.decide(&write(region), &trace(true));
+        assert_eq!(faults, vec![]);
+        (decision.action, decision.rule.unwrap_or_default(), decision.reason.unwrap_or_default())
+    };
+    // protect's rule of that name is gone, the others stand.
+    assert_eq!(answer(&policy, DiskRegion::BootSector).0, Action::Allow);
+    assert_eq!(answer(&policy, DiskRegion::PostMbrGap).0, Action::Deny);
+    assert_eq!(answer(&policy.for_profile("script"), DiskRegion::PostMbrGap).1, "post-mbr-gap");
+    let jar = policy.for_profile("jar");
+    let (action, rule, reason) = answer(&jar, DiskRegion::PostMbrGap);
+    assert_eq!((action, rule.as_str()), (Action::Allow, "gap"));
+    assert_eq!(reason, "dry run, the answer would be remediate: It shall believe it.");
+    let earnest = jar.with_dry_run(false);
+    assert_eq!(answer(&earnest, DiskRegion::PostMbrGap).0, Action::Remediate);
+    assert_eq!(answer(&earnest, DiskRegion::Data).0, Action::Deny, "the profile's default");
+    assert_eq!(answer(&policy, DiskRegion::Data).0, Action::Allow, "protect's default");
+}
+
 #[test]
 fn only_what_a_rule_may_be_about_waits() {
     let waits = |name: &str| -> Vec<&str> {
@@ -178,6 +218,9 @@ fn a_rule_can_leave_the_answer_to_the_analyst() {
     refuse("action: ask\n    otherwise: ask", "`ask` is no action");
     refuse("action: deny\n    within: 5", "`within` without `ask`");
     refuse("action: allow\n    otherwise: deny", "use it with `action: ask`");
+    let dry = compile("action: ask").unwrap().with_dry_run(true);
+    let (decision, _) = dry.decide(&write(DiskRegion::MbrBootCode), &trace(true));
+    assert_eq!((decision.action, dry.asks(&decision)), (Action::Allow, None), "nobody is asked in a dry run");
     let unasked = Policy::compile("t", "policy: t\ndefault: ask\nrules: []\n").expect_err("a default answers");
     assert!(render(&unasked).contains("`ask` is no action"));
 }

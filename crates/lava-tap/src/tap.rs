@@ -145,10 +145,8 @@ impl Tap {
     fn install(words: &[String]) -> Result<Self, String> {
         let arguments = Arguments::parse(words.iter().map(String::as_str))?;
         let file = &arguments.kernel;
-        let boot_file = std::fs::read(file).map_err(|error| format!("kernel file {}: {error}", file.display()))?;
+        let elf = std::fs::read(file).map_err(|error| format!("kernel file {}: {error}", file.display()))?;
         let told = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
-        let elf = lava_guest::image::kernel_elf(&boot_file).map_err(|error| told(&error))?;
-        drop(boot_file);
         let kernel = Kernel::from_elf(&elf).map_err(|error| told(&error))?;
         let layout = Layout::resolve(&kernel.types, &kernel.symbols).map_err(|error| told(&error))?;
         let address = |name: &str| kernel.symbols.address(name).ok_or(format!("the kernel has no symbol {name}"));

@@ -70,7 +70,7 @@ fn questions(list: &str, dir: &Path) -> Result<()> {
         println!("nothing waits for an answer");
     }
     for question in questions {
-        let event = lava_evidence::Follow::from_seq(&dir.join("events.jsonl"), question.seq)?.next()?;
+        let event = lava_evidence::Follow::from_seq(&dir.join("events.jsonl"), question.seq)?.read()?;
         if let Some(event) = event {
             println!("{}", show::line(&event));
         }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use lava_image::Recipe;
+use lava_microvisor::machine::Swept;
 
 use crate::{CLEAN, FAILED, places};
 
@@ -13,14 +14,16 @@ const MEMORY_MIB: u64 = 1024;
 const DISK_MIB: u64 = 2048;
 
 /// Prints a line per check; returns the exit code.
-pub fn run() -> Result<u8> {
+pub fn run(swept: &[Swept]) -> Result<u8> {
     let checks = [
         ("QEMU >= 9.2", qemu()),
         ("tap", places::tap().map(|path| path.display().to_string())),
         ("guest image", image()),
         ("memory for a micro-VM", room(Path::new("/dev/shm"), MEMORY_MIB)),
         ("room for sessions", sessions()),
-        ("setpriv (util-linux)", program("setpriv")),
+        ("cage", lava_microvisor::qemu::check_cage().map_err(Into::into)),
+        ("limits", Ok(lava_microvisor::qemu::check_limits())),
+        ("left behind", left_behind(swept)),
     ];
     let mut ready = true;
     for (name, check) in checks {
@@ -34,6 +37,17 @@ pub fn run() -> Result<u8> {
     }
     println!("{}", if ready { "This host is ready." } else { "`cargo xtask setup` installs what is missing." });
     Ok(if ready { CLEAN } else { FAILED })
+}
+
+fn left_behind(swept: &[Swept]) -> Result<String> {
+    let problems: Vec<&str> = swept.iter().filter_map(|swept| swept.problem.as_deref()).collect();
+    if !problems.is_empty() {
+        anyhow::bail!("remove by hand what a killed session left: {}", problems.join("; "));
+    }
+    Ok(match swept.len() {
+        0 => "nothing".to_owned(),
+        count => format!("what {count} killed session(s) had left was removed now"),
+    })
 }
 
 fn qemu() -> Result<String> {
@@ -63,10 +77,4 @@ fn room(folder: &Path, needed_mib: u64) -> Result<String> {
         anyhow::bail!("{} has {free} MiB free, {needed_mib} are needed", folder.display());
     }
     Ok(format!("{free} MiB free in {}", folder.display()))
-}
-
-fn program(name: &str) -> Result<String> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file());
-    found.map(|file| file.display().to_string()).ok_or_else(|| anyhow::anyhow!("not on PATH"))
 }

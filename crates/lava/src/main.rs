@@ -3,6 +3,7 @@
 
 mod ctl;
 mod doctor;
+mod export;
 mod places;
 mod policy;
 mod prepare;
@@ -13,6 +14,7 @@ mod serve;
 mod show;
 mod template;
 mod terminal;
+mod trace;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -60,6 +62,10 @@ enum Command {
     },
     /// Play a recorded session again: the trace grows as it did, thought of by today's detectors. No micro-VM is started.
     Replay(replay::Replay),
+    /// Print a session's graph: simplified, unfolded step by step or whole; all of it or an interval.
+    Trace(trace::Options),
+    /// Write a session in a format that other tools read: docs/exports.md tells what is in each.
+    Export(export::Export),
     /// Hold a session against its hash chain and its manifest.
     ///
     /// Exit code: 0 every byte is as it was written, 1 not.
@@ -110,7 +116,13 @@ const FAILED: u8 = 1;
 const THREAT: u8 = 3;
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().command {
+    let command = Cli::parse().command;
+    let swept = places::sweep();
+    for swept in &swept {
+        let what = swept.problem.as_ref().map_or("was removed".to_owned(), |why| format!("can't be removed: {why}"));
+        eprintln!("lava: what {} left, whose `lava` was killed, {what}", swept.runtime_dir.display());
+    }
+    let done = match command {
         Command::Run(run) => run.run(),
         Command::Show { session, registers: true, out } => show::registers(&session, out.as_deref()).map(|()| CLEAN),
         Command::Show { session, registers: false, out } => show::session(&session, out.as_deref()).map(|()| CLEAN),
@@ -118,6 +130,8 @@ fn main() -> ExitCode {
             show::events(&session, kind.as_deref(), format, out.as_deref()).map(|()| CLEAN)
         }
         Command::Replay(replay) => replay.run().map(|()| CLEAN),
+        Command::Trace(options) => options.run().map(|()| CLEAN),
+        Command::Export(export) => export.run().map(|()| CLEAN),
         Command::Verify { session, out } => {
             show::verify(&session, out.as_deref()).map(|intact| if intact { CLEAN } else { FAILED })
         }
@@ -127,7 +141,7 @@ fn main() -> ExitCode {
         Command::Rules(command) => rules::command(&command),
         Command::Serve(serve) => serve::run(serve).map(|()| CLEAN),
         Command::Sessions { out } => show::sessions(out.as_deref()).map(|()| CLEAN),
-        Command::Doctor => doctor::run(),
+        Command::Doctor => doctor::run(&swept),
     };
     ExitCode::from(done.unwrap_or_else(|error| {
         // `lava events | head` closes the pipe: that is no failure to talk about.

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use lava_evidence::{Manifest, State};
 use lava_image::ImageStore;
+use lava_microvisor::machine::{Swept, is_running};
 
 /// The recipe of the guest image, below the share folder.
 const RECIPE: &str = "images/debian-bookworm.toml";
@@ -48,6 +50,25 @@ pub fn tap() -> Result<PathBuf> {
 pub fn images() -> Result<ImageStore> {
     let cache = ImageStore::user_cache().context("neither XDG_CACHE_HOME nor HOME is set: nowhere to keep images")?;
     Ok(ImageStore::new(&cache))
+}
+
+/// Removes what sessions left behind whose `lava` was killed.
+pub fn sweep() -> Vec<Swept> {
+    lava_microvisor::machine::sweep(Path::new(lava_control::RUNTIME))
+}
+
+/// What has become of a session, in a word.
+pub fn state(manifest: &Manifest) -> &'static str {
+    let here = manifest.host == host();
+    match manifest.state {
+        State::Open if here && !is_running(&lava_control::runtime(&manifest.session)) => "interrupted",
+        state => state.name(),
+    }
+}
+
+/// This machine's name.
+pub fn host() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
 }
 
 /// The folder of sessions: the given one, `$LAVA_SESSIONS`, or `lava/sessions` among the user's data.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use lava_analysis::WhatIf;
+use lava_event::GuestText;
 use lava_policy::Policy;
 
 use crate::terminal::{Live, Style};
@@ -53,9 +54,18 @@ fn check(wanted: &str) -> Result<()> {
     if !policy.description().is_empty() {
         println!("           {}", policy.description());
     }
-    let waits: Vec<_> = policy.waits_for().collect();
-    println!("waits for: {}", if waits.is_empty() { "nothing".to_owned() } else { waits.join(", ") });
+    println!("waits for: {}", waits_for(&policy));
+    for profile in policy.profiles() {
+        println!("for {}: waits for {}", GuestText::from(profile), waits_for(&policy.for_profile(profile)));
+    }
     Ok(())
+}
+
+/// What it waits for, and whether its answers count.
+fn waits_for(policy: &Policy) -> String {
+    let waits: Vec<_> = policy.waits_for().collect();
+    let waits = if waits.is_empty() { "nothing".to_owned() } else { waits.join(", ") };
+    if policy.is_dry_run() { format!("{waits} (dry run: everything is allowed)") } else { waits }
 }
 
 fn test(wanted: &str, sessions: &[String], out: Option<&Path>) -> Result<u8> {
@@ -75,6 +85,8 @@ fn one(policy: &Policy, name: &str, root: Option<&Path>, unreadable: &mut u64) -
     let (live, style) = (Live::new(false), Style::of_stdout());
     let out = &mut std::io::stdout().lock();
     let manifest = session.manifest();
+    // As it would answer a task of this profile if it were no dry run.
+    let policy = &policy.for_profile(&manifest.profile).with_dry_run(false);
     writeln!(
         out,
         "{} {}: recorded under {}, now under {}",

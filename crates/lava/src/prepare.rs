@@ -1,6 +1,8 @@
 //! What a run needs before it can start, each checked with an error that says what to do.
 
 use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -9,6 +11,7 @@ use lava_guest::kernel::Kernel;
 use lava_image::{Image, Recipe};
 use lava_microvisor::{Profile, Profiles};
 use lava_policy::Policy;
+use tempfile::NamedTempFile;
 
 use crate::places;
 
@@ -43,7 +46,6 @@ pub fn task(path: &Path) -> Result<TaskFile> {
 
 /// The profile asked for (by name, or by its file's or folder's path), or the one that recognises the task.
 pub fn profile(wanted: Option<&str>, task: &TaskFile) -> Result<Profile> {
-    let shipped = places::share()?.join("images/profiles");
     match wanted {
         Some(path) if path.contains('/') => {
             let path = Path::new(path);
@@ -57,12 +59,12 @@ pub fn profile(wanted: Option<&str>, task: &TaskFile) -> Result<Profile> {
             found.with_context(|| format!("{} holds no profile", path.display()))
         }
         Some(name) => {
-            let profiles = Profiles::load(&shipped)?;
+            let profiles = shipped()?;
             let found = profiles.named(name, &task.name, &task.content).cloned();
             found.with_context(|| format!("there is no profile `{name}`; there are: {}", names(&profiles)))
         }
         None => {
-            let profiles = Profiles::load(&shipped)?;
+            let profiles = shipped()?;
             profiles.recognise(&task.name, &task.content).cloned().with_context(|| {
                 format!(
                     "{}: what kind of file this is, no profile recognises; name one with --profile: {}",
@@ -72,6 +74,15 @@ pub fn profile(wanted: Option<&str>, task: &TaskFile) -> Result<Profile> {
             })
         }
     }
+}
+
+/// What may open the files of an archive: the shipped profiles, if the task is one.
+pub fn members(profile: &Profile) -> Result<Profiles> {
+    Ok(if profile.unpacks.is_some() { shipped()? } else { Profiles::default() })
+}
+
+fn shipped() -> Result<Profiles> {
+    Ok(Profiles::load(&places::share()?.join("images/profiles"))?)
 }
 
 /// The profile of this name or file, where there is no task yet.
@@ -136,8 +147,31 @@ pub struct Guest {
     pub release: String,
 }
 
+impl Guest {
+    /// The kernel's ELF file, unpacked.
+    pub fn kernel_elf(&self) -> Result<Vec<u8>> {
+        unpack(&self.vmlinuz)
+    }
+
+    /// The same in a file in `folder`, which is gone with what comes back.
+    pub fn kernel_file(&self, folder: &Path) -> Result<NamedTempFile> {
+        let what = || format!("a temporary file in {} for the guest's kernel", folder.display());
+        let mut file = NamedTempFile::new_in(folder).with_context(what)?;
+        file.write_all(&self.kernel_elf()?).with_context(what)?;
+        // QEMU's user reads it.
+        file.as_file().set_permissions(fs::Permissions::from_mode(0o644)).with_context(what)?;
+        Ok(file)
+    }
+}
+
+fn unpack(vmlinuz: &Path) -> Result<Vec<u8>> {
+    let shown = || format!("the guest's kernel {}", vmlinuz.display());
+    let boot_file = fs::read(vmlinuz).with_context(shown)?;
+    lava_vmlinuz::kernel_elf(&boot_file).with_context(shown)
+}
+
 /// Finds the image and its kernel. What the image was built with was introspected before: unpacking and reading a kernel takes a third of
-/// a second, and the tap has to do it again. Another one (`LAVA_VMLINUZ`) is looked at first.
+/// a second, and the tap has to read it again. Another one (`LAVA_VMLINUZ`) is looked at first.
 pub fn guest(kernel: &str) -> Result<Guest> {
     let path = places::recipe()?;
     let recipe = Recipe::load(&path)?;
@@ -150,9 +184,8 @@ pub fn guest(kernel: &str) -> Result<Guest> {
     let (vmlinuz, release) = match std::env::var_os("LAVA_VMLINUZ") {
         Some(other) => {
             let path = PathBuf::from(other);
-            let boot_file = fs::read(&path).with_context(|| format!("the guest's kernel {}", path.display()))?;
             let shown = || format!("{}: this kernel can't be introspected", path.display());
-            let release = Kernel::from_vmlinuz(&boot_file).with_context(shown)?.release;
+            let release = Kernel::from_elf(&unpack(&path).with_context(shown)?).with_context(shown)?.release;
             (path, release)
         }
         None => {

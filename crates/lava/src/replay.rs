@@ -39,7 +39,8 @@ fn speed(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "a number from 0.001 to 1000000".to_owned())
 }
 
-fn moment(text: &str) -> Result<f64, String> {
+/// Seconds of a session.
+pub fn moment(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|second| (0.0..=1e9).contains(second));
     number.ok_or_else(|| "seconds, from 0".to_owned())
 }
@@ -48,7 +49,7 @@ impl Replay {
     /// Plays it, and says what came out.
     pub fn run(&self) -> Result<()> {
         let session = show::find(&self.session, self.out.as_deref())?;
-        let checked = self.rules.as_deref().map(rules::load).transpose()?.unwrap_or_default();
+        let checked = rules::load_any(self.rules.as_deref())?;
         let mut analysis = Analysis::with_detector(Detector::with_rules(checked.rules));
         let (live, mut pace) = (Live::new(false), Pace::new(self.speed));
         let end = self.until.map_or(u64::MAX, |second| (second * 1e9) as u64);

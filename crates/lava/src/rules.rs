@@ -71,6 +71,11 @@ pub fn load(dir: &Path) -> Result<Checked> {
     Ok(checked)
 }
 
+/// The same, where no folder need be given: no rules.
+pub fn load_any(dir: Option<&Path>) -> Result<Checked> {
+    dir.map_or_else(|| Ok(Checked::default()), load)
+}
+
 fn collect(dir: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
     if depth > MAX_DEPTH {
         bail!("the rules {}: folders nested deeper than {MAX_DEPTH}", dir.display());

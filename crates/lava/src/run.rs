@@ -43,9 +43,15 @@ pub struct Run {
     /// How to open it: a profile's name, or the path of a profile's file. Recognised by content if not given.
     #[arg(long, value_name = "P")]
     profile: Option<String>,
+    /// The password of a protected archive.
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    password: String,
     /// What answers the attack: observe, protect, remediate, or a file of your own.
     #[arg(long, value_name = "FILE", default_value = "observe")]
     policy: String,
+    /// Allow everything, and record what the policy would have answered.
+    #[arg(long)]
+    dry_run: bool,
     /// Folder of Sigma rules that are matched too; `lava rules check` says which can be used.
     #[arg(long, value_name = "DIR")]
     rules: Option<PathBuf>,
@@ -99,8 +105,11 @@ impl Run {
     pub fn run(&self) -> Result<u8> {
         let task = prepare::task(&self.task)?;
         let (policy, policy_hash) = prepare::policy(&self.policy)?;
-        let checked = self.rules.as_deref().map(rules::load).transpose()?.unwrap_or_default();
-        let profile = prepare::profile(self.profile.as_deref(), &task)?;
+        let checked = rules::load_any(self.rules.as_deref())?;
+        let profile = prepare::profile(self.profile.as_deref(), &task)?.with_password(&self.password);
+        let policy = policy.for_profile(&profile.name);
+        let policy = if self.dry_run { policy.with_dry_run(true) } else { policy };
+        let members = prepare::members(&profile)?.with_password(&self.password);
         if let Some(disk) = self.disk.as_deref().filter(|disk| !disk.is_file()) {
             bail!("the disk {}: no such file", disk.display());
         }
@@ -120,7 +129,7 @@ impl Run {
             false => Some(template::ensure(&profile, &guest, &tap, self.disk.as_deref(), &|text| live.progress(text))?),
         };
 
-        let id = SessionId(self.id.unwrap_or_else(ulid::Ulid::new).to_string());
+        let id = SessionId(self.id.map_or_else(|| ulid::Ulid::new().to_string(), |id| id.to_string()));
         let mut manifest = self.manifest(&id, &task, &profile, &guest);
         manifest.policy = PolicyFacts { name: policy.name().to_owned(), sha256: Some(policy_hash) };
         manifest.qemu = qemu.version.to_string();
@@ -130,10 +139,20 @@ impl Run {
         let how = if self.boot { " (the guest boots first)" } else { "" };
         live.progress(&format!("session {id}: opening {} as {}{how}", task.name, profile.name));
         let asks = policy.waits_for().collect();
-        let spec = MachineSpec { template, asks, ..self.machine(&id, evidence.dir(), &guest, &profile, tap.path) };
+        // A template has it unpacked.
+        let (kernel_file, unpacked) = match &template {
+            Some(template) => (template.kernel(), None),
+            None => {
+                let file = guest.kernel_file(evidence.dir())?;
+                (file.path().to_path_buf(), Some(file))
+            }
+        };
+        let machine = self.machine(&id, evidence.dir(), &guest, &profile, (tap.path, kernel_file));
+        let mut spec = MachineSpec { template, asks, ..machine };
+        spec.scratch.extend(unpacked.as_ref().map(|file| file.path().to_path_buf()));
         let options =
             Options { reboot: self.reboot, linger: LINGER, console: self.console, root: self.root, save_to: None };
-        let task = Task { name: task.name, content: task.content, profile };
+        let task = Task { name: task.name, content: task.content, profile, members };
         let mut analysis = Analysis::with_detector(Detector::with_rules(checked.rules));
         let (ended, report) = match Session::run(spec, Some(task), options) {
             Ok((items, handle)) => {
@@ -160,13 +179,14 @@ impl Run {
         let mut manifest = Manifest::new(id.clone(), env!("CARGO_PKG_VERSION"), facts, &profile.name, &now());
         manifest.image =
             ImageFacts { recipe: guest.image.manifest.recipe.parse().ok(), kernel: guest.release.clone(), disk: None };
-        manifest.host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
+        manifest.host = places::host();
         manifest.options = [
             ("kernel", self.kernel.clone()),
             ("timeout", self.timeout.to_string()),
             ("reboot", self.reboot.to_string()),
             ("boot", self.boot.to_string()),
             ("root", self.root.to_string()),
+            ("dry_run", self.dry_run.to_string()),
             ("rules", self.rules.as_ref().map(|dir| dir.display().to_string()).unwrap_or_default()),
             ("disk", self.disk.as_ref().map(|disk| disk.display().to_string()).unwrap_or_default()),
         ]
@@ -175,10 +195,18 @@ impl Run {
         manifest
     }
 
-    fn machine(&self, id: &SessionId, dir: &Path, guest: &Guest, profile: &Profile, tap: PathBuf) -> MachineSpec {
+    fn machine(
+        &self,
+        id: &SessionId,
+        dir: &Path,
+        guest: &Guest,
+        profile: &Profile,
+        (tap, kernel_file): (PathBuf, PathBuf),
+    ) -> MachineSpec {
         MachineSpec {
             image: guest.disk.clone(),
-            vmlinuz: guest.vmlinuz.clone(),
+            scratch: overlays(dir).into(),
+            kernel_file,
             kernel: guest.release.clone(),
             scenario_disk: self.disk.clone(),
             memory_mib: profile.memory_mib,
@@ -267,6 +295,8 @@ impl Run {
         if let Some(sent) = report.task_sent_ns {
             manifest.options.insert("task_sent_ns".into(), sent.to_string());
         }
+        let limits = report.unbounded.as_ref().map_or("control group".to_owned(), |why| format!("per process: {why}"));
+        manifest.options.insert("limits".into(), limits);
         let whole = ended.is_ok() && report.orderly;
         let mut detail: Vec<String> = report.detail.iter().chain(&report.faults).cloned().collect();
         detail.extend(ended.as_ref().err().map(|error| format!("{error:#}")));
@@ -278,8 +308,8 @@ impl Run {
         };
         let closed = evidence.close(&trace, outcome);
         // The overlay is as large as what the guest wrote; what matters of it is among the artifacts.
-        for overlay in ["vda.overlay", "vdb.overlay"] {
-            let _ = std::fs::remove_file(dir.join(overlay));
+        for overlay in overlays(&dir) {
+            let _ = std::fs::remove_file(overlay);
         }
         ended.with_context(|| format!("the session was closed early; what was recorded is in {}", dir.display()))?;
         closed?;
@@ -298,9 +328,12 @@ impl Run {
                 report.reason
             );
         }
+        if let Some(why) = &report.unopened {
+            eprintln!("lava: {why}");
+        }
         Ok(match trace.verdict {
             Verdict::Malicious | Verdict::Suspicious => THREAT,
-            Verdict::Clean if report.orderly => CLEAN,
+            Verdict::Clean if report.orderly && report.unopened.is_none() => CLEAN,
             Verdict::Clean => FAILED,
         })
     }
@@ -336,6 +369,11 @@ fn take(produced: &Produced, analysis: &mut Analysis, evidence: &mut SessionWrit
     let findings = analysis.observe(&produced.event).findings;
     findings.iter().try_for_each(|finding| evidence.finding(finding))?;
     Ok(findings)
+}
+
+/// Where a session's disks keep what the guest writes.
+fn overlays(dir: &Path) -> [PathBuf; 2] {
+    ["vda.overlay", "vdb.overlay"].map(|name| dir.join(name))
 }
 
 /// RFC 3339, UTC.

@@ -41,7 +41,7 @@ pub fn session(name: &str, out: Option<&Path>) -> Result<()> {
     let (style, manifest) = (Style::of_stdout(), session.manifest());
     let out = &mut std::io::stdout().lock();
     let verdict = manifest.verdict.map_or("unknown".to_owned(), |verdict| style.verdict(verdict));
-    writeln!(out, "{} {verdict}   ({})", style.bold("verdict:"), manifest.state.name())?;
+    writeln!(out, "{} {verdict}   ({})", style.bold("verdict:"), places::state(manifest))?;
     writeln!(out, "task:     {} ({} bytes, sha256 {})", manifest.task.name, manifest.task.size, manifest.task.sha256)?;
     writeln!(out, "profile:  {}   policy: {}", manifest.profile, manifest.policy.name)?;
     writeln!(out, "guest:    Linux {}, QEMU {}", manifest.image.kernel, manifest.qemu)?;
@@ -60,6 +60,7 @@ pub fn session(name: &str, out: Option<&Path>) -> Result<()> {
     }
     match session.trace() {
         Ok(trace) => {
+            terminal::explanation(&trace, style, out)?;
             terminal::kill_chain(&trace, style, out)?;
             terminal::noticed(&trace, style, out)?;
             terminal::decisions(&trace, out)?;
@@ -165,10 +166,10 @@ pub fn sessions(out: Option<&Path>) -> Result<()> {
                 let verdict = manifest.verdict.map_or("-".to_owned(), |verdict| style.verdict(verdict));
                 writeln!(
                     out,
-                    "{}  {}  {verdict:<10}  {:<7}  {}",
+                    "{}  {}  {verdict:<10}  {:<11}  {}",
                     manifest.session,
                     manifest.started,
-                    manifest.state.name(),
+                    places::state(manifest),
                     manifest.task.name
                 )?;
             }

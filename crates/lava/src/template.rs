@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use lava_event::{Action, Kind};
 use lava_image::ImageStore;
 use lava_microvisor::{
-    Item, KernelPlace, MachineSpec, Options, Profile, Session, Task, Template, TemplateParts, TemplateStore,
+    Item, KernelPlace, MachineSpec, Options, Profile, Profiles, Session, Task, Template, TemplateParts, TemplateStore,
 };
 
 use crate::prepare::{self, Guest, Tap};
@@ -136,9 +136,11 @@ fn build(
     draft: &Path,
 ) -> Result<KernelPlace> {
     let id = lava_event::SessionId(ulid::Ulid::new().to_string());
+    let kernel_file = draft.join(lava_microvisor::template::KERNEL);
+    std::fs::write(&kernel_file, guest.kernel_elf()?).with_context(|| kernel_file.display().to_string())?;
     let spec = MachineSpec {
         image: guest.disk.clone(),
-        vmlinuz: guest.vmlinuz.clone(),
+        kernel_file,
         kernel: guest.release.clone(),
         scenario_disk: disk.map(Path::to_path_buf),
         memory_mib: parts.memory_mib,
@@ -150,6 +152,7 @@ fn build(
         asks: Vec::new(),
         session_dir: draft.to_path_buf(),
         runtime_dir: lava_control::runtime(&id),
+        scratch: vec![draft.to_path_buf()],
         template: None,
         boot_timeout: run::BOOT_TIMEOUT,
         timeout: WARM,
@@ -157,7 +160,7 @@ fn build(
     // The program that warms up reads nothing of its file: it is opened as an empty task.
     let mut warm = profile.clone();
     warm.command.clone_from(&parts.warm);
-    let settle = Task { name: "warm-up".into(), content: Vec::new(), profile: warm };
+    let settle = Task { name: "warm-up".into(), content: Vec::new(), profile: warm, members: Profiles::default() };
     let task = (!parts.warm.is_empty()).then_some(settle);
     let options = Options { save_to: Some(draft.to_path_buf()), ..Options::default() };
     let (items, handle) = Session::run(spec, task, options)?;

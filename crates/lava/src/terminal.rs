@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 
-use lava_event::{Action, Event, Finding, Kind, Severity, Stage, Verdict};
+use lava_event::{Action, Event, Finding, GuestText, Kind, Severity, Stage, Verdict};
 use lava_graph::Trace;
 
 /// Colours, where the terminal has them.
@@ -52,6 +52,14 @@ pub fn seconds(ns: u64) -> String {
     format!("{:>8.3}s", ns as f64 / 1e9)
 }
 
+/// Incidents that are listed.
+const INCIDENTS: usize = 10;
+
+/// A title was escaped when it was made; a trace that somebody handed to us may say anything.
+fn shown(text: &str) -> String {
+    GuestText::from(text).to_string()
+}
+
 /// The live view.
 pub struct Live {
     style: Style,
@@ -86,6 +94,8 @@ impl Live {
                 format!("introspection ready: {} hooks{missing}", hooks.len())
             }
             Kind::VmTask { name, command, .. } => format!("task {name} opened: {}", command.join(" ")),
+            Kind::VmMember { command, .. } if command.is_empty() => event.kind.sentence(),
+            Kind::VmMember { path, command, .. } => format!("{path} of the archive opened: {}", command.join(" ")),
             Kind::VmTaskExit { code: Some(code), .. } => format!("task exited with code {code}"),
             Kind::VmTaskExit { signal: Some(signal), .. } => format!("task ended by signal {signal}"),
             Kind::VmTaskExit { error, .. } => {
@@ -121,6 +131,7 @@ impl Live {
 /// Verdict, kill chain and decisions: what came out of a session.
 pub fn summary(trace: &Trace, style: Style, out: &mut impl Write) -> std::io::Result<()> {
     writeln!(out, "\n{} {}", style.bold("verdict:"), style.verdict(trace.verdict))?;
+    explanation(trace, style, out)?;
     kill_chain(trace, style, out)?;
     noticed(trace, style, out)?;
     if trace.decisions.is_empty() {
@@ -128,6 +139,32 @@ pub fn summary(trace: &Trace, style: Style, out: &mut impl Write) -> std::io::Re
     }
     writeln!(out, "{}", style.bold("decisions:"))?;
     decisions(trace, out)
+}
+
+/// The sentence that explains the verdict, and the incidents where there are several. A trace of an older LAVA has neither.
+pub fn explanation(trace: &Trace, style: Style, out: &mut impl Write) -> std::io::Result<()> {
+    if !trace.explanation.is_empty() {
+        writeln!(out, "{}", shown(&trace.explanation))?;
+    }
+    if trace.incidents.len() < 2 {
+        return Ok(());
+    }
+    for incident in trace.incidents.iter().take(INCIDENTS) {
+        let stages = incident.stages.iter().map(|stage| stage.name()).collect::<Vec<_>>().join(", ");
+        writeln!(
+            out,
+            "  {}  {} (score {}), {} finding(s), {stages}: {}",
+            seconds(incident.first_ns),
+            style.verdict(incident.verdict),
+            incident.score,
+            incident.findings.len(),
+            shown(&incident.title)
+        )?;
+    }
+    match trace.incidents.len().checked_sub(INCIDENTS + 1) {
+        Some(more) => writeln!(out, "  and {} more incidents, in trace.json", more + 1),
+        None => Ok(()),
+    }
 }
 
 /// The kill chain with its evidence, stage by stage.
@@ -147,7 +184,7 @@ pub fn kill_chain(trace: &Trace, style: Style, out: &mut impl Write) -> std::io:
                 "  {name}  {}  {:<10} {}\n{:13}{}",
                 seconds(finding.time_ns),
                 finding.technique.id,
-                style.bold(&finding.title),
+                style.bold(&shown(&finding.title)),
                 "",
                 style.dim(&format!(
                     "{} ({}); {}; events {events}{more}",

@@ -41,7 +41,11 @@ fn the_task() {
     check(&[], &["/nonexistent/task"], &["/nonexistent/task", "No such file"]);
     check(&[], &[folder.path().to_str().unwrap()], &["is no file"]);
     check(&[], &[&file(folder.path(), "empty", b"")], &["is empty"]);
-    check(&[], &[&file(folder.path(), "blob.bin", &[0xf7; 64])], &["blob.bin", "--profile", "elf, jar, script"]);
+    check(
+        &[],
+        &[&file(folder.path(), "blob.bin", &[0xf7; 64])],
+        &["blob.bin", "--profile", "elf, document, jar, script, archive"],
+    );
     let large = folder.path().join("large");
     File::create(&large).unwrap().set_len(2 << 30).unwrap();
     check(&[], &[large.to_str().unwrap()], &["2048 MiB", "up to 256 MiB"]);

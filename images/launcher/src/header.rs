@@ -25,6 +25,16 @@ pub enum Header {
         /// Who.
         identity: Identity,
     },
+    /// Trust this authority of the network, then say `ready`.
+    Trust {
+        /// Its certificate, PEM.
+        trust: String,
+    },
+    /// Tell every file below a directory, with its bytes.
+    Members {
+        /// The directory.
+        members: PathBuf,
+    },
     /// Write everything to the disk and restart the machine.
     Reboot {
         /// Must be true.
@@ -47,6 +57,9 @@ pub struct Task {
     pub path: PathBuf,
     /// How many raw bytes follow the header line.
     pub size: u64,
+    /// The file is there already (an archive held it): no bytes follow, and it only gets its mode.
+    #[serde(default)]
+    pub existing: bool,
     /// Program and arguments; `{task}` stands for the path, `{name}` for the name, each within one argument.
     pub command: Vec<String>,
     /// Added to the user's environment.
@@ -128,8 +141,8 @@ mod tests {
             r#"{"name":"a b.sh","path":"/home/user/a b.sh","size":3,"command":["sh","{task}","x={task}","{name}"]}"#;
         let Some(Header::Task(task)) = check(&format!("\n{line}\nabc")) else { panic!("no task") };
         assert_eq!(
-            (task.size, task.mode, task.scenario_disk, task.console, task.root),
-            (3, 0o644, false, false, false)
+            (task.size, task.mode, task.scenario_disk, task.console, task.root, task.existing),
+            (3, 0o644, false, false, false, false)
         );
         assert_eq!(task.arguments(), ["sh", "/home/user/a b.sh", "x=/home/user/a b.sh", "a b.sh"]);
     }
@@ -138,6 +151,7 @@ mod tests {
     fn the_machine_is_restarted_or_switched_off() {
         assert_eq!(check("{\"reboot\":true}\n"), Some(Header::Reboot { reboot: true }));
         assert_eq!(check("{\"poweroff\":true}\n"), Some(Header::Poweroff { poweroff: true }));
+        assert_eq!(check("{\"members\":\"/x.d\"}\n"), Some(Header::Members { members: "/x.d".into() }));
     }
 
     #[test]
@@ -145,6 +159,12 @@ mod tests {
         let line = r#"{"identity":{"seed":"00","now_ns":5,"machine_id":"ab","host_name":"h","mac":"52"}}"#;
         let Some(Header::Identity { identity }) = check(&format!("{line}\n")) else { panic!("no identity") };
         assert_eq!((identity.now_ns, identity.host_name.as_str()), (5, "h"));
+    }
+
+    #[test]
+    fn an_authority_is_read() {
+        let read = check("{\"trust\":\"-----BEGIN\\n\"}\n");
+        assert_eq!(read, Some(Header::Trust { trust: "-----BEGIN\n".into() }));
     }
 
     #[test]

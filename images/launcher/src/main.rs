@@ -1,10 +1,10 @@
 //! The launcher: puts the opened thing into the guest and starts it, as an ordinary user.
 //!
 //! It is the one program of ours in the guest, and it only launches: it observes nothing and reports nothing but how
-//! the task ended. Everything LAVA knows of the task it knows from outside.
+//! the task ended, and, asked for it, what an archive was unpacked to. Everything LAVA knows of the task it knows from outside.
 //!
 //! Over the virtio-serial port `lava.task` it says `{"ready":1}`, then serves one header after the other
-//! ([`header::Header`]): a task with its bytes, a request to restart or to switch off, or the identity a clone takes on. The task is this process's
+//! ([`header::Header`]): a task with its bytes, a request for a directory's files, to restart or to switch off, or the identity a clone takes on. The task is this process's
 //! direct child, by one fork and one exec, so that from outside the first exec of that child is the task's own.
 //!
 //! Limits: one task at a time, on one port; a malformed header is answered with an error, and the rest of its bytes
@@ -13,9 +13,11 @@
 
 mod header;
 mod identity;
+mod members;
 mod port;
 mod serve;
 mod task;
+mod trust;
 
 use std::time::Duration;
 

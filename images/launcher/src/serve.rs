@@ -4,6 +4,7 @@ use std::io::{self, BufReader, Read, Write};
 
 use crate::header::{self, Header, HeaderError, Task};
 use crate::identity::Identity;
+use crate::members;
 
 /// How a task ended, or why it could not start.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub trait System {
     fn run(&self, task: &Task, bytes: &mut dyn Read) -> io::Result<Outcome>;
     /// Makes the machine one of its own.
     fn identify(&self, identity: &Identity) -> Result<(), String>;
+    /// Makes programs of the machine trust an authority, whose certificate this is.
+    fn trust(&self, certificate: &str) -> Result<(), String>;
     /// Restarts the machine.
     fn reboot(&self);
     /// Switches the machine off.
@@ -49,16 +52,25 @@ where
                 }
                 say(port, &outcome.to_json())?;
             }
-            Ok(Some(Header::Identity { identity })) => match system.identify(&identity) {
-                Ok(()) => say(port, &serde_json::json!({"ready": 1}))?,
-                Err(why) => say(port, &Outcome::Error(format!("the clone's identity: {why}")).to_json())?,
-            },
+            Ok(Some(Header::Identity { identity })) => {
+                say(port, &answer(system.identify(&identity), "the clone's identity"))?;
+            }
+            Ok(Some(Header::Trust { trust })) => say(port, &answer(system.trust(&trust), "the network's certificate"))?,
+            Ok(Some(Header::Members { members })) => members::tell(&members, &mut &*port)?,
             Ok(Some(Header::Reboot { reboot: true })) => system.reboot(),
             Ok(Some(Header::Poweroff { poweroff: true })) => system.power_off(),
             Ok(Some(Header::Reboot { .. } | Header::Poweroff { .. })) => {}
             Err(error @ HeaderError::Malformed(_)) => say(port, &Outcome::Error(error.to_string()).to_json())?,
             Err(HeaderError::Port(error)) => return Err(error),
         }
+    }
+}
+
+/// `ready`, or what failed and why.
+fn answer(done: Result<(), String>, what: &str) -> serde_json::Value {
+    match done {
+        Ok(()) => serde_json::json!({"ready": 1}),
+        Err(why) => Outcome::Error(format!("{what}: {why}")).to_json(),
     }
 }
 
@@ -109,6 +121,10 @@ mod tests {
             self.seen.borrow_mut().push(identity.host_name.clone());
             if identity.seed.is_empty() { Err("no seed".into()) } else { Ok(()) }
         }
+        fn trust(&self, certificate: &str) -> Result<(), String> {
+            self.seen.borrow_mut().push(certificate.to_owned());
+            if certificate.is_empty() { Err("no certificate".into()) } else { Ok(()) }
+        }
         fn reboot(&self) {
             self.seen.borrow_mut().push("reboot".into());
         }
@@ -148,6 +164,14 @@ mod tests {
         let (seen, answers) = check(format!("{}\n{}\n", line("00"), line("")).as_bytes());
         assert_eq!(seen, ["h", "h"]);
         assert_eq!(answers, ["{\"ready\":1}", "{\"ready\":1}", "{\"error\":\"the clone's identity: no seed\"}"]);
+    }
+
+    #[test]
+    fn an_authority_is_answered() {
+        let (seen, answers) = check(b"{\"trust\":\"pem\"}\n{\"trust\":\"\"}\n");
+        assert_eq!(seen, ["pem", ""]);
+        let failed = "{\"error\":\"the network's certificate: no certificate\"}";
+        assert_eq!(answers, ["{\"ready\":1}", "{\"ready\":1}", failed]);
     }
 
     #[test]

@@ -74,6 +74,11 @@ impl System for Guest {
         identity.take()
     }
 
+    fn trust(&self, certificate: &str) -> Result<(), String> {
+        let added = crate::trust::add(Path::new(crate::trust::BUNDLE), certificate);
+        added.map_err(|error| format!("{}: {error}", crate::trust::BUNDLE))
+    }
+
     fn reboot(&self) {
         restart(RebootCommand::Restart);
     }
@@ -90,7 +95,8 @@ fn restart(how: RebootCommand) {
 }
 
 fn start(task: &Task, bytes: &mut dyn Read) -> Result<std::process::Child, String> {
-    write(task, bytes).map_err(|error| format!("cannot write {}: {error}", task.path.display()))?;
+    let placed = if task.existing { prepare(task) } else { write(task, bytes) };
+    placed.map_err(|error| format!("cannot put {} in place: {error}", task.path.display()))?;
     if task.scenario_disk && !wait_for_mount(Path::new(SCENARIO)) {
         return Err(format!("no disk labelled LAVA-SCENARIO was mounted on {SCENARIO} within {SCENARIO_WAIT:?}"));
     }
@@ -150,9 +156,19 @@ fn write(task: &Task, bytes: &mut dyn Read) -> io::Result<()> {
     if count != task.size {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
+    own(task, &file)
+}
+
+/// Gives a file that is there what a task's file has. A symbolic link is not followed.
+fn prepare(task: &Task) -> io::Result<()> {
+    let no_follow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0);
+    own(task, &File::options().read(true).custom_flags(no_follow).open(&task.path)?)
+}
+
+fn own(task: &Task, file: &File) -> io::Result<()> {
     if rustix::process::geteuid().is_root() {
         let account = Account::of(task);
-        fchown(&file, Some(account.id), Some(account.id))?;
+        fchown(file, Some(account.id), Some(account.id))?;
     }
     file.set_permissions(fs::Permissions::from_mode(task.mode & 0o7777))
 }
@@ -194,6 +210,7 @@ mod tests {
             name: "sample".into(),
             path: path.to_owned(),
             size,
+            existing: false,
             command: command.iter().map(|&word| word.to_owned()).collect(),
             env: BTreeMap::from([("COLOUR".into(), "blue".into())]),
             scenario_disk: false,
@@ -213,6 +230,18 @@ mod tests {
         assert_eq!(fs::read_to_string(&victim).expect("victim"), "untouched");
         assert_eq!(fs::read_to_string(&path).expect("task"), "abc");
         assert_eq!(fs::symlink_metadata(&path).expect("metadata").permissions().mode() & 0o7777, 0o751);
+    }
+
+    #[test]
+    fn a_file_that_is_there_gets_its_mode_and_keeps_its_bytes() {
+        let place = tempfile::tempdir().expect("temporary directory");
+        let (path, link) = (place.path().join("member"), place.path().join("link"));
+        fs::write(&path, "abc").expect("member");
+        std::os::unix::fs::symlink(&path, &link).expect("link");
+        prepare(&task(&path, 0, &[])).expect("prepared");
+        assert_eq!(fs::read_to_string(&path).expect("member"), "abc");
+        assert_eq!(fs::metadata(&path).expect("metadata").permissions().mode() & 0o7777, 0o751);
+        assert!(prepare(&task(&link, 0, &[])).is_err());
     }
 
     #[test]

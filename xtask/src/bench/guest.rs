@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use lava_image::Image;
 
+use crate::shell;
+
 const BOOT: Duration = Duration::from_secs(240);
 const MEMORY_MIB: u64 = 1024;
 /// As lava-microvisor's.
@@ -21,21 +23,42 @@ const VCPUS: u32 = 2;
 /// Let what starts late in the boot come to rest.
 const REST: Duration = Duration::from_secs(5);
 
+/// What watches a guest from outside.
+#[derive(Clone, Copy, Debug)]
+pub enum Watcher {
+    Nobody,
+    /// A plugin that does nothing.
+    Empty,
+    /// The tap, with these further arguments.
+    Tap(&'static str),
+}
+
 /// Files that every guest needs.
 pub struct Places {
     plugin: PathBuf,
+    empty: PathBuf,
     disk: PathBuf,
     scenario: PathBuf,
-    vmlinuz: PathBuf,
+    kernel: PathBuf,
 }
 
 impl Places {
     pub fn new(programs: &Path, image: &Image, scenarios: &Path) -> Result<Self> {
+        let boot_file = std::fs::read(image.vmlinuz("6.1").context("vmlinuz")?)?;
+        let kernel = shell::target().join("bench-kernel");
+        std::fs::write(&kernel, lava_vmlinuz::kernel_elf(&boot_file)?)?;
+        let empty = shell::target().join("libempty_plugin.so");
+        let source = shell::root().join("xtask/src/bench/empty_plugin.rs");
+        let options = ["--edition=2024", "-O", "--crate-type=cdylib", "-o"];
+        let mut rustc = shell::command("rustc", options);
+        rustc.arg(&empty).arg(&source);
+        shell::run("build the plugin that does nothing", rustc)?;
         Ok(Self {
             plugin: programs.join("liblava_tap.so"),
+            empty,
             disk: image.disk("6.1").context("disk")?,
             scenario: scenarios.join("proof.img"),
-            vmlinuz: image.vmlinuz("6.1").context("vmlinuz")?,
+            kernel,
         })
     }
 }
@@ -70,10 +93,11 @@ impl Drop for Guest {
 }
 
 impl Guest {
-    /// Boots; with the tap if it gets the tap's further arguments.
-    pub fn boot(places: &Places, tap: Option<&str>) -> Result<Self> {
-        let folder = PathBuf::from(format!("/dev/shm/lava-bench-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&folder);
+    /// Boots. Several may live at a time.
+    pub fn boot(places: &Places, watcher: Watcher) -> Result<Self> {
+        static BOOTED: AtomicU64 = AtomicU64::new(0);
+        let number = BOOTED.fetch_add(1, Ordering::Relaxed);
+        let folder = PathBuf::from(format!("/dev/shm/lava-bench-{}-{number}", std::process::id()));
         std::fs::create_dir(&folder).with_context(|| folder.display().to_string())?;
         let mut consumer = lava_ring::Ring::create(&folder.join("ring"), VCPUS, RING)?;
         let (events, done) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
@@ -85,7 +109,7 @@ impl Guest {
             }
         });
         let socket = folder.join("port");
-        let qemu = command(places, &folder, tap)?.spawn().context("qemu-system-x86_64")?;
+        let qemu = command(places, &folder, watcher)?.spawn().context("qemu-system-x86_64")?;
         let begin = Instant::now();
         // The guest has an owner from here on: whatever fails ends it.
         let (mine, _other) = UnixStream::pair()?;
@@ -139,7 +163,7 @@ impl Guest {
     }
 }
 
-fn command(places: &Places, folder: &Path, tap: Option<&str>) -> Result<Command> {
+fn command(places: &Places, folder: &Path, watcher: Watcher) -> Result<Command> {
     let mut qemu = Command::new("qemu-system-x86_64");
     let ram = folder.join("ram");
     let (ram, ring, port) = (ram.display(), folder.join("ring"), folder.join("port"));
@@ -154,19 +178,26 @@ fn command(places: &Places, folder: &Path, tap: Option<&str>) -> Result<Command>
     qemu.args(["-device", "virtio-blk-pci,drive=s,bootindex=2"]);
     qemu.args(["-chardev", &format!("socket,id=t,path={},server=on,wait=off", port.display())]);
     qemu.args(["-device", "virtserialport,chardev=t,name=lava.task"]);
-    if let Some(further) = tap {
-        let (plugin, ring, vmlinuz) = (places.plugin.display(), ring.display(), places.vmlinuz.display());
-        let more = "launcher=/usr/lib/lava/launcher";
-        qemu.args(["-plugin", &format!("{plugin},ring={ring},kernel={vmlinuz},origin=0,ram={ram},{more}{further}")]);
+    match watcher {
+        Watcher::Nobody => {}
+        Watcher::Empty => _ = qemu.args(["-plugin", &places.empty.display().to_string()]),
+        Watcher::Tap(further) => {
+            let (plugin, ring, kernel) = (places.plugin.display(), ring.display(), places.kernel.display());
+            let more = "launcher=/usr/lib/lava/launcher";
+            qemu.args(["-plugin", &format!("{plugin},ring={ring},kernel={kernel},origin=0,ram={ram},{more}{further}")]);
+        }
     }
     qemu.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(folder.join("log"))?);
     Ok(qemu)
 }
 
-/// User and system time of a process (proc(5), fields 14 and 15, in ticks of 10 ms).
+/// CPU time of a process, all its threads (proc(5), /proc/pid/task/tid/schedstat, ns). Threads that ended do not count: those of a
+/// guest at work are the vCPUs' and QEMU's main one, which stay.
 fn cpu_time(pid: u32) -> Result<Duration> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
-    Ok(Duration::from_millis(10 * (ticks(11) + ticks(12))))
+    let mut sum = 0;
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = std::fs::read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
+        sum += text.split_whitespace().next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or(0);
+    }
+    Ok(Duration::from_nanos(sum))
 }

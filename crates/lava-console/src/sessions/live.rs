@@ -127,7 +127,8 @@ impl Hub {
             facts: Arc::clone(facts),
             moment: Moment::default(),
             findings: Vec::new(),
-            graph_changed: true,
+            traced: 0,
+            new_findings: false,
             last_trace: None,
             last_state: None,
             last_pending: None,
@@ -154,7 +155,9 @@ struct Follower {
     facts: Arc<FactsCache>,
     moment: Moment,
     findings: Vec<Finding>,
-    graph_changed: bool,
+    /// The last event in the trace that viewers have.
+    traced: u64,
+    new_findings: bool,
     last_trace: Option<Instant>,
     last_state: Option<Instant>,
     last_pending: Option<Instant>,
@@ -206,9 +209,9 @@ impl Follower {
 
     fn read(&mut self, log: &mut Follow, followed: &Followed) -> usize {
         for read in 0..BATCH {
-            match log.next::<Event>() {
+            match log.read::<Event>() {
                 Ok(Some(event)) => {
-                    self.graph_changed |= self.moment.apply(&event);
+                    self.moment.apply(&event);
                     let matters = matters(&event, &self.moment);
                     let mut latest = lock(&followed.latest);
                     latest.seq = event.seq;
@@ -227,13 +230,13 @@ impl Follower {
     fn read_findings(&mut self, log: &mut Follow, followed: &Followed) -> usize {
         let before = self.findings.len();
         while self.findings.len() < super::moment::MAX_FINDINGS {
-            match log.next::<Finding>() {
+            match log.read::<Finding>() {
                 Ok(Some(finding)) => self.findings.push(finding),
                 Err(Error::Line { .. }) => {}
                 Ok(None) | Err(_) => break,
             }
         }
-        self.graph_changed |= self.moment.apply_findings(&self.findings);
+        self.new_findings |= self.moment.apply_findings(&self.findings);
         let mut latest = lock(&followed.latest);
         for (index, finding) in self.findings.iter().enumerate().skip(latest.findings.len()) {
             latest.findings.push(json(&Indexed { index, finding }));
@@ -257,15 +260,22 @@ impl Follower {
         changed
     }
 
+    /// Whether the trace that viewers have is out of date.
+    fn graph_changed(&self) -> bool {
+        let moved = self.moment.seq > self.traced && !self.moment.graph.deltas_since(self.traced).is_empty();
+        self.last_trace.is_none() || self.new_findings || moved
+    }
+
     /// Puts the trace and the facts where viewers find them; true if there is anything new.
     fn publish(&mut self, followed: &Followed, state: Option<&SessionFacts>, read: bool, last: bool) -> bool {
         let mut news = read;
         let size = lock(&followed.latest).trace.1.len();
         let apart = if size > LARGE_TRACE.0 { LARGE_TRACE.1 } else { TRACE };
         let due = last || self.last_trace.is_none_or(|made| made.elapsed() >= apart);
-        if self.graph_changed && due {
+        if due && self.graph_changed() {
             let trace = json(&TraceFacts::new(self.moment.seq, self.moment.graph.trace()));
-            self.graph_changed = false;
+            self.traced = self.moment.seq;
+            self.new_findings = false;
             self.last_trace = Some(Instant::now());
             let mut latest = lock(&followed.latest);
             latest.trace = (latest.trace.0 + 1, trace);

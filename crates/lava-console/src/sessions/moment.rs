@@ -36,8 +36,8 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// Takes the next event; true if the graph changed.
-    pub fn apply(&mut self, event: &Event) -> bool {
+    /// Takes the next event.
+    pub fn apply(&mut self, event: &Event) {
         self.seq = event.seq;
         self.time_ns = event.time_ns;
         self.lanes.apply(event);
@@ -50,7 +50,7 @@ impl Moment {
                 _ => {}
             }
         }
-        !self.graph.apply(event).is_empty()
+        self.graph.apply(event);
     }
 
     /// Takes those of the session's findings that were made by now; true if there were any.
@@ -71,7 +71,7 @@ impl Moment {
     pub fn advance(&mut self, dir: &Path, until: u64, mut on_way: impl FnMut(&Self)) -> Result<(), Error> {
         let mut log = Follow::from_offset(&dir.join("events.jsonl"), self.offset)?;
         while self.seq < until {
-            match log.next::<Event>() {
+            match log.read::<Event>() {
                 Ok(Some(event)) if event.seq > until => break,
                 Ok(Some(event)) => {
                     self.apply(&event);
@@ -95,7 +95,7 @@ pub fn findings(dir: &Path) -> Result<Vec<Finding>, Error> {
     let mut log = Follow::open(&dir.join("findings.jsonl"))?;
     let mut found = Vec::new();
     while found.len() < MAX_FINDINGS {
-        match log.next() {
+        match log.read() {
             Ok(Some(finding)) => found.push(finding),
             Ok(None) => break,
             Err(Error::Line { .. }) => {}

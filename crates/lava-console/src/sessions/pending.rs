@@ -65,6 +65,6 @@ pub fn pending(session: &Session) -> Answer<Vec<Pending>> {
 /// # Errors
 /// If the session's log cannot be read.
 pub fn event(session: &Session, seq: u64) -> Answer<Option<Event>> {
-    let event: Option<Event> = Follow::from_seq(&session.dir().join("events.jsonl"), seq)?.next()?;
+    let event: Option<Event> = Follow::from_seq(&session.dir().join("events.jsonl"), seq)?.read()?;
     Ok(event.filter(|event| event.seq == seq))
 }

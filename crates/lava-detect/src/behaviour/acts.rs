@@ -6,7 +6,7 @@
 //! Limits: a program under another name than its own, and what a program does without being asked on its command line, is seen
 //! only where it touches files that are watched. What a shell does by itself (`history -c`, `ulimit`) makes no event.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use lava_event::{Access, Event, FileType, Grade, GuestText, Kind, Severity, Stage};
@@ -46,12 +46,17 @@ struct Row {
     path: Option<Words>,
     #[serde(default)]
     arguments: Vec<Words>,
+    #[serde(default)]
+    bare: bool,
     environment: Option<Words>,
     read: Option<Words>,
     write: Option<Words>,
     cut: Option<Words>,
     remove: Option<Words>,
     by: Option<Words>,
+    not_by: Option<Words>,
+    #[serde(default)]
+    packages: bool,
     mode: Option<String>,
     xattr: Option<Words>,
 }
@@ -60,7 +65,7 @@ type Patterns = Vec<String>;
 
 /// What an act is known by.
 enum What {
-    Run { names: Patterns, path: Patterns, arguments: Vec<Patterns>, environment: Patterns },
+    Run { names: Patterns, path: Patterns, arguments: Vec<Patterns>, bare: bool, environment: Patterns },
     File { how: How, paths: Patterns },
     Mode { bits: u32 },
     Xattr { names: Patterns },
@@ -80,6 +85,8 @@ struct Act {
     title: String,
     what: What,
     by: Patterns,
+    not_by: Patterns,
+    packages: bool,
 }
 
 // As in `asep.rs`: parsed once, and a table that does not parse is found by the test below.
@@ -108,6 +115,7 @@ fn compile(row: Row, lists: &BTreeMap<String, Patterns>) -> Result<Act, String> 
             names: optional(&row.run)?,
             path: optional(&row.path)?,
             arguments: row.arguments.iter().map(list).collect::<Result<_, _>>()?,
+            bare: row.bare,
             environment: optional(&row.environment)?,
         });
     }
@@ -122,7 +130,7 @@ fn compile(row: Row, lists: &BTreeMap<String, Patterns>) -> Result<Act, String> 
     if let Some(names) = &row.xattr {
         known.push(What::Xattr { names: list(names)? });
     }
-    let by = optional(&row.by)?;
+    let (by, not_by) = (optional(&row.by)?, optional(&row.not_by)?);
     let (1, Some(what)) = (known.len(), known.pop()) else { return Err(wrong("an act is known by one kind of thing")) };
     let about = Box::leak(Box::new(About {
         id: row.id.leak(),
@@ -132,7 +140,7 @@ fn compile(row: Row, lists: &BTreeMap<String, Patterns>) -> Result<Act, String> 
         why: row.why.leak(),
         false_positives: row.false_positives.leak(),
     }));
-    Ok(Act { about, title: row.what, what, by })
+    Ok(Act { about, title: row.what, what, by, not_by, packages: row.packages })
 }
 
 /// A program's names: the last part of its path, and that without the digits of a version (`python3.11`, `python`).
@@ -178,6 +186,18 @@ impl<'a> Seen<'a> {
         Some(Self { event, names: [asked, exe], file })
     }
 
+    /// What it was done with, as a title's end.
+    fn shown(&self) -> String {
+        let what = match &self.event.kind {
+            Kind::ProcessExec { argv, .. } => {
+                argv.iter().take(MAX_WORDS).map(GuestText::bytes).collect::<Vec<_>>().join(&b' ')
+            }
+            Kind::FileAttributes { path, .. } | Kind::FileXattr { path, .. } => path.bytes().to_vec(),
+            _ => self.file.map_or_else(Vec::new, |(_, path)| path.to_vec()),
+        };
+        if what.is_empty() { String::new() } else { format!(": {}", path::shown(&what)) }
+    }
+
     fn named(&self, patterns: &[String]) -> bool {
         patterns.is_empty() || self.names.iter().flatten().any(|name| any(patterns, name))
     }
@@ -186,7 +206,7 @@ impl<'a> Seen<'a> {
     fn is(&self, act: &Act) -> bool {
         match (&act.what, &self.event.kind) {
             (
-                What::Run { names, path, arguments, environment },
+                What::Run { names, path, arguments, bare, environment },
                 Kind::ProcessExec { path: asked, argv, envp, cwd, .. },
             ) => {
                 let words =
@@ -194,11 +214,14 @@ impl<'a> Seen<'a> {
                 self.named(names)
                     && (path.is_empty() || any(path, &path::resolve(cwd, asked)))
                     && arguments.iter().all(words)
+                    && (!bare || argv.len() <= 1)
                     && (environment.is_empty()
                         || envp.iter().take(MAX_WORDS).any(|variable| any(environment, variable.bytes())))
             }
             (What::File { how, paths }, _) => {
-                self.file.is_some_and(|(done, path)| done == *how && self.named(&act.by) && fits(paths, path))
+                self.file.is_some_and(|(done, path)| done == *how && fits(paths, path))
+                    && self.named(&act.by)
+                    && (act.not_by.is_empty() || !self.named(&act.not_by))
             }
             (What::Mode { bits }, Kind::FileAttributes { file, mode: Some(mode), .. }) => {
                 file.file_type() == FileType::Regular && mode & bits & !file.mode != 0
@@ -209,7 +232,15 @@ impl<'a> Seen<'a> {
     }
 }
 
-pub(super) struct Acts;
+/// The acts that were not seen yet, by their place in the table: each is told once, or a listing of every file would be told file by
+/// file.
+pub(super) struct Acts(BTreeSet<usize>);
+
+impl Default for Acts {
+    fn default() -> Self {
+        Self((0..ACTS.len()).collect())
+    }
+}
 
 impl Behaviour for Acts {
     fn about(&self) -> Vec<&'static About> {
@@ -221,23 +252,18 @@ impl Behaviour for Acts {
             return;
         }
         let Some(seen) = Seen::of(context.event) else { return };
-        for act in ACTS.iter().filter(|act| seen.is(act)) {
-            let about = match &context.event.kind {
-                Kind::ProcessExec { argv, .. } => {
-                    let line: Vec<u8> =
-                        argv.iter().take(MAX_WORDS).map(GuestText::bytes).collect::<Vec<_>>().join(&b' ');
-                    format!(": {}", path::shown(&line))
-                }
-                Kind::FileAttributes { path, .. } | Kind::FileXattr { path, .. } => {
-                    format!(": {}", path::shown(path.bytes()))
-                }
-                _ => seen.file.map(|(_, path)| format!(": {}", path::shown(path))).unwrap_or_default(),
-            };
-            // Each act once, or a listing of every file would be told file by file.
-            let mut hit =
-                Hit::new(act.about, context, format!("{} {}{about}", context.program(), act.title), Vec::new());
+        let done: Vec<usize> =
+            self.0.iter().copied().filter(|&at| ACTS.get(at).is_some_and(|act| seen.is(act))).collect();
+        for at in done {
+            let Some(act) = ACTS.get(at) else { continue };
+            let title = format!("{} {}{}", context.program(), act.title, seen.shown());
+            let mut hit = Hit::new(act.about, context, title, Vec::new());
             if matches!(act.what, What::Run { .. }) {
                 hit.grade = Grade::Inferred;
+            }
+            // Done by a package, it may still be done by hand.
+            if !(act.packages && hit.lower_if_packaged(context)) {
+                self.0.remove(&at);
             }
             hits.push(hit);
         }

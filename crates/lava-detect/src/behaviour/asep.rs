@@ -22,12 +22,16 @@ struct Row {
     paths: Vec<String>,
     technique: String,
     severity: Severity,
+    #[serde(default)]
+    packages: bool,
     what: String,
 }
 
 struct Place {
     about: &'static About,
     paths: Vec<String>,
+    /// Packages bring such files by right.
+    packages: bool,
     what: String,
 }
 
@@ -47,6 +51,7 @@ static PLACES: LazyLock<Vec<Place>> = LazyLock::new(|| {
                 false_positives: "Installers and administration tools.",
             })),
             paths: row.paths,
+            packages: row.packages,
             what: row.what,
         })
         .collect()
@@ -83,6 +88,9 @@ impl Behaviour for Asep {
         let Some(place) = place(bytes) else { return };
         let title = format!("{} {verb} {}: {}", context.program(), path::shown(bytes), place.what);
         let mut hit = Hit::new(place.about, context, title, bytes.to_vec());
+        if place.packages {
+            hit.lower_if_packaged(context);
+        }
         if let Some(dropped) = context.memory.by_path(bytes) {
             hit.events.extend(&dropped.events);
         }

@@ -4,12 +4,16 @@
 //! line, or as the script that an interpreter is given on its command line. The last is *inferred*: the argument only
 //! says what the interpreter is asked to do.
 //!
+//! How grave it is depends on the file: honest builds and installers make programs and scripts too, but compile them with the system's
+//! own compiler, install them as a package, or put them openly into a directory of their own. Openly run, a program is of medium severity
+//! and a script of low; what the system's compiler made or its package manager unpacked is of low severity wherever it lies.
+//!
 //! The task's own file is not written by the task, so running or opening it is no finding.
 
 use lava_event::{Grade, GuestText, Kind, Severity, Stage};
 
 use super::{Behaviour, Context, Hit};
-use crate::memory::Dropped;
+use crate::memory::{Dropped, Origin};
 use crate::{About, path};
 
 static FILE: About = About {
@@ -19,6 +23,24 @@ static FILE: About = About {
     severity: Severity::High,
     why: "The task wrote a program and ran it: code that was not there before, and that nobody has looked at.",
     false_positives: "Compilers, build tools, installers and self-unpacking programs.",
+};
+
+static COMPILED: About = About {
+    id: "execute.compiled_file",
+    technique: "T1027.004",
+    stage: Stage::Execute,
+    severity: Severity::Low,
+    why: "The task compiled a program and ran it: source text passes where programs are looked at.",
+    false_positives: "Whoever builds software.",
+};
+
+static INSTALLED: About = About {
+    id: "execute.installed_file",
+    technique: "T1546.016",
+    stage: Stage::Execute,
+    severity: Severity::Low,
+    why: "The task had a package installed, and what is in it runs: with root's rights, if it is a maintainer's script.",
+    false_positives: "Package installations.",
 };
 
 static SCRIPT: About = About {
@@ -47,7 +69,7 @@ pub(super) struct Execute;
 
 impl Behaviour for Execute {
     fn about(&self) -> Vec<&'static About> {
-        vec![&FILE, &SCRIPT]
+        vec![&FILE, &COMPILED, &INSTALLED, &SCRIPT]
     }
 
     fn observe(&mut self, context: &Context<'_>, hits: &mut Vec<Hit>) {
@@ -55,15 +77,20 @@ impl Behaviour for Execute {
             return;
         }
         let Some(run) = dropped(context) else { return };
-        let name = path::shown(&run.dropped.path);
-        let place = if path::is_drop_place(&run.dropped.path) { "" } else { ", outside the usual drop places" };
-        let (about, verb) = match run.how {
-            How::Program => (&FILE, "was run"),
-            How::Script | How::Argument => (&SCRIPT, "was run as a script"),
+        let (about, verb, openly) = match (run.dropped.origin, run.how) {
+            (Origin::Packaged, _) => (&INSTALLED, "was run: a file of a package the task had installed", Severity::Low),
+            (Origin::Compiled, How::Program) => (&COMPILED, "was run: a program the task had compiled", Severity::Low),
+            (_, How::Program) => (&FILE, "was run: a file the task had written", Severity::Medium),
+            (_, How::Script | How::Argument) => {
+                (&SCRIPT, "was run as a script: a file the task had written", Severity::Low)
+            }
         };
-        let title = format!("{name} {verb}: a file the task had written{place}");
+        let title = format!("{} {verb}", path::shown(&run.dropped.path));
         let mut hit = Hit::new(about, context, title, run.dropped.path.clone());
-        if run.how != How::Program {
+        if !path::is_covert(&run.dropped.path) {
+            hit.severity = openly;
+        }
+        if run.how != How::Program && run.dropped.origin != Origin::Packaged {
             hit.technique = script_technique(context);
         }
         if run.how == How::Argument {

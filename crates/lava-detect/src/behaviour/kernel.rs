@@ -64,6 +64,9 @@ impl Behaviour for Kernel {
     }
 
     fn observe(&mut self, context: &Context<'_>, hits: &mut Vec<Hit>) {
+        if !context.event.kind.name().starts_with("kernel.") {
+            return;
+        }
         let program = context.program();
         let tainted = context.tainted_actor().is_some();
         let (about, title, once) = match &context.event.kind {

@@ -11,6 +11,7 @@ mod execute;
 mod exploit;
 mod inject;
 mod kernel;
+mod masquerade;
 mod memfd;
 mod module;
 mod propagate;
@@ -27,12 +28,19 @@ pub(crate) struct Context<'a> {
     pub(crate) event: &'a Event,
     pub(crate) taint: &'a dyn Taint,
     pub(crate) memory: &'a Memory,
+    /// Asked once: every behaviour wants to know.
+    tainted: Option<ProcessKey>,
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    pub(crate) fn new(event: &'a Event, taint: &'a dyn Taint, memory: &'a Memory) -> Self {
+        let tainted = event.actor().filter(|&actor| taint.is_tainted(actor));
+        Self { event, taint, memory, tainted }
+    }
+
     /// The acting process, if it descends from the task.
-    pub(crate) fn tainted_actor(&self) -> Option<ProcessKey> {
-        self.event.actor().filter(|&actor| self.taint.is_tainted(actor))
+    pub(crate) const fn tainted_actor(&self) -> Option<ProcessKey> {
+        self.tainted
     }
 
     /// The acting program's path, for titles.
@@ -76,6 +84,18 @@ impl Hit {
             once,
         }
     }
+
+    /// What a package brings by right is no threat by itself: the package manager knows of it, and removes it again. True if this is one;
+    /// it is told apart from the same thing done by hand, which is not hidden by it.
+    pub(crate) fn lower_if_packaged(&mut self, context: &Context<'_>) -> bool {
+        let packaged = context.event.actor().is_some_and(|actor| context.memory.is_packaging(actor));
+        if packaged {
+            self.severity = self.severity.min(Severity::Low);
+            self.title.push_str(", as part of a package");
+            self.once.extend(b"\0package");
+        }
+        packaged
+    }
 }
 
 /// Looks for one kind of behaviour.
@@ -97,10 +117,11 @@ pub(crate) fn all() -> Vec<Box<dyn Behaviour + Send>> {
         Box::new(ptrace::Ptrace),
         Box::new(disk::Disk::default()),
         Box::new(asep::Asep),
+        Box::new(masquerade::Masquerade),
         Box::new(module::Module),
         Box::new(sockets::Sockets),
         Box::new(kernel::Kernel),
-        Box::new(acts::Acts),
+        Box::new(acts::Acts::default()),
         Box::new(propagate::Propagate::default()),
     ]
 }

@@ -5,7 +5,9 @@
 //!   that many addresses, or as remote services in general when several share them;
 //! * [`ENDPOINTS`] different addresses and ports, web and name service left out: scanning.
 //!
-//! Each is said once, at the event with which the threshold is reached. Loopback does not count.
+//! * [`PORTS`] ports of one address, this machine's own too: which services there are, of low severity.
+//!
+//! Each is said once, at the event with which the threshold is reached. Loopback counts for the last only.
 //!
 //! *Limit:* packets that a process makes itself (raw sockets) are on the wire only, with no process behind them.
 
@@ -21,6 +23,10 @@ use crate::About;
 const HOSTS: usize = 5;
 /// Addresses and ports from which on it is said.
 const ENDPOINTS: usize = 10;
+/// Ports of one address from which on it is said.
+const PORTS: usize = 5;
+/// Addresses whose ports are counted.
+const MAX_ADDRESSES: usize = 1024;
 /// Web, name and time service, where honest programs talk to many.
 const COMMON: [u16; 6] = [53, 80, 123, 443, 853, 8080];
 
@@ -39,6 +45,14 @@ static SCAN: About = About {
     severity: Severity::High,
     why: "Connections to many addresses and ports in one session: the task looks for machines and services to attack.",
     false_positives: "Peer-to-peer programs, network inventory, monitoring.",
+};
+static PORTS_TRIED: About = About {
+    id: "propagate.ports_tried",
+    technique: "T1046",
+    stage: Stage::Propagate,
+    severity: Severity::Low,
+    why: "Several ports of one machine are tried: which services it offers decides how it is attacked.",
+    false_positives: "Programs of several parts that talk to each other over the loopback interface.",
 };
 
 /// The technique for a remote service's port.
@@ -88,18 +102,23 @@ pub(super) struct Propagate {
     any_service: Seen<IpAddr>,
     endpoints: Seen<(IpAddr, u16)>,
     ports: BTreeSet<u16>,
+    of_address: BTreeMap<IpAddr, Seen<u16>>,
 }
 
 impl Behaviour for Propagate {
     fn about(&self) -> Vec<&'static About> {
-        vec![&REMOTE, &SCAN]
+        vec![&REMOTE, &SCAN, &PORTS_TRIED]
     }
 
     fn observe(&mut self, context: &Context<'_>, hits: &mut Vec<Hit>) {
         let Kind::NetConnect { protocol: Protocol::Tcp, destination: Some(to), .. } = &context.event.kind else {
             return;
         };
-        if context.tainted_actor().is_none() || to.address.is_loopback() || to.address.is_unspecified() {
+        if context.tainted_actor().is_none() || to.address.is_unspecified() {
+            return;
+        }
+        self.ports_of(context, *to, hits);
+        if to.address.is_loopback() {
             return;
         }
         self.remote_service(context, *to, hits);
@@ -117,6 +136,19 @@ impl Behaviour for Propagate {
 }
 
 impl Propagate {
+    fn ports_of(&mut self, context: &Context<'_>, to: NetEndpoint, hits: &mut Vec<Hit>) {
+        if self.of_address.len() >= MAX_ADDRESSES && !self.of_address.contains_key(&to.address) {
+            return;
+        }
+        let seen = self.of_address.entry(to.address).or_default();
+        if let Some(events) = seen.add(to.port, context.event.seq, PORTS) {
+            let title = format!("{} tried {PORTS} ports of {}", context.program(), to.address);
+            let mut hit = Hit::new(&PORTS_TRIED, context, title, to.address.to_string().into_bytes());
+            hit.events.extend(events);
+            hits.push(hit);
+        }
+    }
+
     fn remote_service(&mut self, context: &Context<'_>, to: NetEndpoint, hits: &mut Vec<Hit>) {
         let Some(&(_, technique)) = SERVICES.iter().find(|(port, _)| *port == to.port) else { return };
         if self.ports.len() < SERVICES.len() {

@@ -9,7 +9,7 @@ use regex::{Regex, RegexBuilder};
 
 use super::error::{Code, SigmaError};
 use super::record::Record;
-use super::yaml::{Node, Value};
+use lava_yaml::{Node, Value};
 
 /// Compiled size of one pattern, bytes.
 const PATTERN_SIZE: usize = 1 << 20;

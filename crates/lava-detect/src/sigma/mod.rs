@@ -16,12 +16,12 @@ mod error;
 mod field;
 mod record;
 mod rule;
-mod yaml;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use lava_event::{Finding, Grade};
+use lava_yaml::{Limits, Node};
 
 pub use error::{Code, SigmaError};
 
@@ -29,6 +29,8 @@ use crate::behaviour::Context;
 use record::Processes;
 use rule::Rule;
 
+/// A rule nests deepest in its selections; a file may hold a collection of rules.
+const LIMITS: Limits = Limits { depth: 12, nodes: 50_000, plain: false };
 /// Largest rule file, bytes.
 pub const MAX_FILE: usize = 256 << 10;
 /// Rules that are used at most.
@@ -81,9 +83,15 @@ impl RuleSet {
         if text.len() > MAX_FILE {
             return failed(Code::TooLarge, 1, "the file is larger than 256 KiB");
         }
-        let documents = match yaml::documents(text) {
+        let documents = match lava_yaml::documents(text, &LIMITS) {
             Ok(documents) if documents.is_empty() => return failed(Code::Missing, 1, "there is no rule in it"),
-            Ok(documents) => documents,
+            Ok(documents) => match documents.iter().find_map(Node::repeated) {
+                Some(name) => {
+                    let message = format!("`{}` stands there twice", name.text().unwrap_or_default());
+                    return failed(Code::NotYaml, name.line, &message);
+                }
+                None => documents,
+            },
             Err(failure) => {
                 let code = if failure.too_large { Code::TooLarge } else { Code::NotYaml };
                 return failed(code, failure.line, &failure.message);

@@ -6,8 +6,8 @@ use super::condition::{self, Condition};
 use super::error::{Code, SigmaError};
 use super::field::Field;
 use super::record::{Category, Record};
-use super::yaml::{Node, Value};
 use crate::attack;
+use lava_yaml::{Node, Value};
 
 /// Selections of one rule, and mappings of one selection.
 const MAX_SELECTIONS: usize = 256;

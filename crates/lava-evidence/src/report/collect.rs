@@ -91,9 +91,11 @@ impl Collected {
                 missing.iter().for_each(|what| self.fault(format!("could not be hooked: {what}")));
                 keep = true;
             }
-            Kind::VmStarted { .. } | Kind::VmTask { .. } | Kind::VmTaskExit { .. } | Kind::VmEnded { .. } => {
-                keep = true
-            }
+            Kind::VmStarted { .. }
+            | Kind::VmTask { .. }
+            | Kind::VmMember { .. }
+            | Kind::VmTaskExit { .. }
+            | Kind::VmEnded { .. } => keep = true,
             _ => {}
         }
         if keep && self.events.len() < SHOWN + 500 {

@@ -40,6 +40,7 @@ pub fn render(session: &Session, trace: &Trace) -> Result<String, Error> {
                 (sections::header(session, trace))
                 main #main {
                     (sections::kill_chain(trace))
+                    (sections::incidents(trace))
                     (sections::faults(session, trace, &all))
                     section aria-labelledby="graph" {
                         h2 #graph { "What happened" }

@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 
 use lava_event::{Stage, Verdict};
-use lava_graph::Trace;
+use lava_graph::{Incident, Trace};
 use maud::{Markup, html};
 
 use super::class;
 use super::collect::Collected;
 use crate::text::{line, size, time};
 use crate::{Session, State};
+
+/// Incidents that are listed.
+const INCIDENTS: usize = 50;
 
 pub(super) fn header(session: &Session, trace: &Trace) -> Markup {
     let m = session.manifest();
@@ -21,13 +24,36 @@ pub(super) fn header(session: &Session, trace: &Trace) -> Markup {
                 Verdict::Clean => "Nothing was found.",
                 Verdict::Suspicious => "Behaviour seldom seen in honest work.",
                 Verdict::Malicious => "This is an attack.",
-            } } " " (reached) " of 5 stages of the kill chain reached, " (trace.findings.len()) " finding(s), " (trace.decisions.len()) " decision(s) of the policy." }
+            } } " " (line(&trace.explanation, 1200)) }
+            p { (reached) " of 5 stages of the kill chain reached, " (trace.findings.len()) " finding(s), " (trace.decisions.len()) " decision(s) of the policy." }
             p.mut { "SHA-256 " code { (m.task.sha256) } " · " (size(m.task.size)) " · opened " (line(&m.started, 60)) " with profile " (line(&m.profile, 60)) " · session " code { (m.session) } }
             nav aria-label="Sections" { ul {
                 @for (id, name) in [("chain", "Kill chain"), ("graph", "Graph"), ("decisions", "Decisions"), ("time", "Timeline"), ("nodes", "Evidence"), ("procs", "Processes"), ("net", "Connections"), ("artifacts", "Artifacts"), ("facts", "Session")] {
                     li { a href={ "#" (id) } { (name) } }
                 }
             } }
+        }
+    }
+}
+
+/// Which findings rest on each other. One incident is the whole of the kill chain, and needs no list.
+pub(super) fn incidents(trace: &Trace) -> Markup {
+    let span = |i: &Incident| format!("{} to {}", time(i.first_ns), time(i.last_ns));
+    html! {
+        @if trace.incidents.len() > 1 {
+            section aria-labelledby="incidents" {
+                h2 #incidents { "Incidents" }
+                p.mut { "Findings that are seen to rest on each other are one incident. What was only inferred joins nothing." }
+                ol { @for incident in trace.incidents.iter().take(INCIDENTS) {
+                    li {
+                        strong { (line(&incident.title, 240)) } " "
+                        (incident.verdict) ", score " (incident.score) ", " (incident.findings.len()) " finding(s), "
+                        @for (nth, stage) in incident.stages.iter().enumerate() { @if nth > 0 { " → " } (stage) }
+                        ", " (span(incident))
+                    }
+                } }
+                @if trace.incidents.len() > INCIDENTS { p.mut { "and " (trace.incidents.len() - INCIDENTS) " more, in trace.json" } }
+            }
         }
     }
 }

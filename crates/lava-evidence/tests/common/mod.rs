@@ -117,6 +117,7 @@ fn node(id: &str, kind: NodeKind, label: &str, stage: Option<Stage>, findings: &
         kind,
         label: label.into(),
         detail: vec![EVIL.into()],
+        folded: 0,
         stage,
         tainted: true,
         findings,
@@ -210,8 +211,19 @@ pub fn trace() -> Trace {
             .enumerate()
             .map(|(i, f)| StageSummary { stage: f.stage, findings: vec![i], first_ns: f.time_ns })
             .collect(),
+        incidents: vec![Incident {
+            title: findings[0].title.clone(),
+            verdict: Verdict::Malicious,
+            score: 100,
+            stages: Stage::ALL.to_vec(),
+            findings: (0..findings.len()).collect(),
+            first_ns: findings[0].time_ns,
+            last_ns: findings[4].time_ns,
+        }],
         findings,
         verdict: Verdict::Malicious,
+        score: 100,
+        explanation: format!("Malicious (score 100 of 100): findings of severity high in 5 stages: {EVIL}."),
         decisions: vec![DecisionSummary {
             event: 10,
             subject: 9,

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::choose::{Choice, choose};
-use super::{Trace, TraceEdge, TraceNode};
+use super::{Trace, TraceEdge, TraceNode, Unfold};
 use crate::graph::Graph;
 use crate::store::{EDGE_EVENTS, clip};
-use crate::{Edge, NodeId, NodeKind, Verb, verdict};
+use crate::{Edge, NodeId, NodeKind, Verb, incident, verdict};
 
 /// Folds in a trace; where there would be more, all are drawn at the root.
 const FOLDS: usize = 20;
@@ -25,13 +25,26 @@ struct Fold {
 
 type FoldKey = (NodeId, &'static str);
 
-pub(crate) fn of(graph: &Graph) -> Trace {
-    let choice = choose(graph);
+pub(crate) fn of(graph: &Graph, unfold: &Unfold) -> Trace {
+    let mut choice = choose(graph);
     let mut folds = gather(graph, &choice, None);
     let mut owner = None;
     if folds.len() > FOLDS {
         owner = choice.kept.iter().copied().find(|&id| is(graph, id, NodeKind::Process));
         folds = gather(graph, &choice, owner);
+    }
+    match unfold {
+        Unfold::Nothing => {}
+        Unfold::Groups(groups) => {
+            let asked = folds.iter().filter(|((owner, class), _)| groups.contains(&fold_name(*owner, class)));
+            let nodes: Vec<NodeId> = asked.flat_map(|(_, fold)| &fold.nodes).copied().collect();
+            choice.kept.extend(nodes);
+            folds = gather(graph, &choice, owner);
+        }
+        Unfold::Everything => {
+            choice.keep_everything(graph);
+            folds.clear();
+        }
     }
     let mut nodes = Vec::new();
     for &id in &choice.kept {
@@ -42,6 +55,7 @@ pub(crate) fn of(graph: &Graph) -> Trace {
             kind: node.kind,
             label: node.label.clone(),
             detail: node.detail.clone(),
+            folded: 0,
             stage: Choice::stage(graph, findings),
             tainted: node.is_tainted(),
             findings: findings.into_iter().flatten().copied().collect(),
@@ -50,12 +64,16 @@ pub(crate) fn of(graph: &Graph) -> Trace {
         });
         nodes.extend(folds.range((id, "")..).take_while(|(key, _)| key.0 == id).map(|(k, f)| fold(graph, *k, f)));
     }
+    let incidents = incident::of(graph);
     Trace {
         nodes,
         edges: edges(graph, &choice, owner),
         findings: graph.findings.clone(),
         kill_chain: verdict::kill_chain(&graph.findings),
         verdict: graph.verdict(),
+        score: graph.score(),
+        explanation: verdict::explanation(&graph.findings, &incidents),
+        incidents,
         decisions: graph.decisions.clone(),
         graph_nodes: graph.nodes().len(),
         graph_edges: graph.edges().len(),
@@ -64,6 +82,11 @@ pub(crate) fn of(graph: &Graph) -> Trace {
 
 fn name(id: NodeId) -> String {
     format!("n{}", id.0)
+}
+
+/// `n12.reads`
+fn fold_name(owner: NodeId, class: &str) -> String {
+    format!("{}.{class}", name(owner))
 }
 
 fn is(graph: &Graph, id: NodeId, kind: NodeKind) -> bool {
@@ -115,7 +138,7 @@ fn ends(
 
 fn gather(graph: &Graph, choice: &Choice, owner: Option<NodeId>) -> BTreeMap<FoldKey, Fold> {
     let mut folds: BTreeMap<FoldKey, Fold> = BTreeMap::new();
-    for edge in graph.edges() {
+    for edge in graph.edges().iter().filter(|edge| edge.event_count > 0) {
         let Some((_, Err(key))) = ends(graph, choice, owner, edge) else { continue };
         let fold = folds.entry(key).or_default();
         fold.nodes.insert(edge.to);
@@ -144,10 +167,11 @@ fn fold(graph: &Graph, (owner, class): FoldKey, fold: &Fold) -> TraceNode {
         detail.push(format!("and {} more", n - EXAMPLES));
     }
     TraceNode {
-        id: format!("{}.{class}", name(owner)),
+        id: fold_name(owner, class),
         kind: if class == "hosts" { NodeKind::Endpoint } else { NodeKind::Fold },
         label,
         detail,
+        folded: n,
         stage: Choice::stage(graph, Some(&fold.findings)),
         tainted: true,
         findings: fold.findings.iter().copied().collect(),
@@ -172,12 +196,14 @@ fn hosts(names: &[&str], count: u64) -> String {
 }
 
 fn edges(graph: &Graph, choice: &Choice, owner: Option<NodeId>) -> Vec<TraceEdge> {
+    let everything = choice.is_everything();
     let mut merged: BTreeMap<(String, String, Verb), TraceEdge> = BTreeMap::new();
-    for edge in graph.edges() {
-        let Some((from, to)) = ends(graph, choice, owner, edge) else { continue };
+    for edge in graph.edges().iter().filter(|edge| edge.event_count > 0) {
+        let ends = if everything { Some((edge.from, Ok(edge.to))) } else { ends(graph, choice, owner, edge) };
+        let Some((from, to)) = ends else { continue };
         let (to_name, folded) = match to {
             Ok(id) => (name(id), false),
-            Err((owner, class)) => (format!("{}.{class}", name(owner)), true),
+            Err((owner, class)) => (fold_name(owner, class), true),
         };
         let from = if folded { owner.unwrap_or(from) } else { from };
         // A fork and the exec behind it are drawn as one.

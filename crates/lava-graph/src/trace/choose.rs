@@ -12,6 +12,9 @@ const PROCESSES: usize = 16;
 /// Files, endpoints... drawn for themselves.
 const OBJECTS: usize = 20;
 
+/// Files of the task's content drawn for themselves.
+const CONTENTS: usize = 12;
+
 /// What was chosen, and what it rests on.
 pub(super) struct Choice {
     pub(super) kept: BTreeSet<NodeId>,
@@ -22,9 +25,21 @@ pub(super) struct Choice {
     /// Findings of each node and of each edge.
     pub(super) of_node: BTreeMap<NodeId, BTreeSet<usize>>,
     pub(super) of_edge: BTreeMap<crate::EdgeId, BTreeSet<usize>>,
+    everything: bool,
 }
 
 impl Choice {
+    /// Every node that something happened to stands for itself.
+    pub(super) fn keep_everything(&mut self, graph: &Graph) {
+        self.everything = true;
+        let live = graph.edges().iter().filter(|edge| edge.event_count > 0);
+        self.kept.extend(live.flat_map(|edge| [edge.from, edge.to]));
+    }
+
+    pub(super) const fn is_everything(&self) -> bool {
+        self.everything
+    }
+
     /// The kept process that stands for a process.
     pub(super) fn process(&self, node: NodeId) -> Option<NodeId> {
         let mut at = node;
@@ -60,7 +75,9 @@ pub(super) fn choose(graph: &Graph) -> Choice {
         alias: None,
         of_node: BTreeMap::new(),
         of_edge: BTreeMap::new(),
+        everything: false,
     };
+    let live = live(graph);
     let mut programs = BTreeSet::new();
     for edge in graph.edges() {
         if matches!(edge.verb, Verb::Forks | Verb::Executes) {
@@ -72,15 +89,21 @@ pub(super) fn choose(graph: &Graph) -> Choice {
     }
     findings(graph, &mut choice);
     let tainted = |id: NodeId| graph.store.node(id).is_some_and(Node::is_tainted);
-    processes(graph, &mut choice, &programs, &tainted);
+    processes(graph, &mut choice, &programs, &|id| live.contains(&id), &tainted);
     objects(graph, &mut choice);
     choice
+}
+
+/// The nodes that something happened to: all of them, but in an interval.
+fn live(graph: &Graph) -> BTreeSet<NodeId> {
+    let edges = graph.edges().iter().filter(|edge| edge.event_count > 0);
+    edges.flat_map(|edge| [edge.from, edge.to]).collect()
 }
 
 /// Which findings speak of which nodes and edges.
 fn findings(graph: &Graph, choice: &mut Choice) {
     for (i, finding) in graph.findings.iter().enumerate() {
-        for edge in finding.events.iter().flat_map(|&seq| graph.store.edges_of(seq)) {
+        for edge in graph.edges_of_finding(i) {
             choice.of_edge.entry(edge.id).or_default().insert(i);
             for id in [edge.from, edge.to] {
                 let Some(node) = graph.store.node(id) else { continue };
@@ -94,7 +117,13 @@ fn findings(graph: &Graph, choice: &mut Choice) {
     }
 }
 
-fn processes(graph: &Graph, choice: &mut Choice, programs: &BTreeSet<NodeId>, tainted: &dyn Fn(NodeId) -> bool) {
+fn processes(
+    graph: &Graph,
+    choice: &mut Choice,
+    programs: &BTreeSet<NodeId>,
+    live: &dyn Fn(NodeId) -> bool,
+    tainted: &dyn Fn(NodeId) -> bool,
+) {
     let task = graph.task.as_ref().map(|task| task.node);
     let root = graph.edges().iter().find(|edge| {
         Some(edge.from) == task && graph.store.node(edge.to).is_some_and(|node| node.kind == NodeKind::Process)
@@ -123,7 +152,7 @@ fn processes(graph: &Graph, choice: &mut Choice, programs: &BTreeSet<NodeId>, ta
         let room = PROCESSES.saturating_sub(choice.kept.len());
         choice.kept.extend(if chain.len() <= room { chain } else { vec![id; room.min(1)] });
     }
-    for node in graph.nodes().iter().filter(is_process) {
+    for node in graph.nodes().iter().filter(is_process).filter(|node| live(node.id)) {
         let other_root = node.taint.is_some_and(|taint| {
             matches!(taint.rule, TaintRule::Read | TaintRule::Job | TaintRule::Image | TaintRule::Received)
         });
@@ -135,7 +164,7 @@ fn processes(graph: &Graph, choice: &mut Choice, programs: &BTreeSet<NodeId>, ta
 
 fn objects(graph: &Graph, choice: &mut Choice) {
     let mut ranked: BTreeSet<(u8, NodeId)> = BTreeSet::new();
-    for edge in graph.edges() {
+    for edge in graph.edges().iter().filter(|edge| edge.event_count > 0) {
         for id in [edge.from, edge.to] {
             let Some(node) = graph.store.node(id) else { continue };
             if let Some(rank) = rank(choice, edge, node) {
@@ -144,7 +173,8 @@ fn objects(graph: &Graph, choice: &mut Choice) {
         }
     }
     if let Some(task) = &graph.task {
-        choice.kept.extend([task.node, task.content]);
+        choice.kept.insert(task.node);
+        choice.kept.extend(task.contents.iter().map(|(_, node)| *node).take(CONTENTS));
     }
     let mut room = OBJECTS;
     for (_, id) in ranked {

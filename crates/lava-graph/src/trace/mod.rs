@@ -11,13 +11,27 @@ mod build;
 mod choose;
 pub(crate) use build::of;
 
+use std::collections::BTreeSet;
+
 use lava_event::{Action, EventSeq, Finding, Grade, Stage, Verdict};
 use serde::{Deserialize, Serialize};
 
-use crate::{NodeKind, Verb};
+use crate::{Incident, NodeKind, Verb};
 
 /// A trace has fewer nodes than this.
 pub const MAX_NODES: usize = 60;
+
+/// What is not to be folded.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Unfold {
+    /// All that can be is folded: fewer than [`MAX_NODES`] nodes.
+    #[default]
+    Nothing,
+    /// The nodes of these folds, by their ids (`n12.reads`), are drawn for themselves. An unfolded process can have folds of its own.
+    Groups(BTreeSet<String>),
+    /// Every node and edge of the graph, as they are.
+    Everything,
+}
 
 /// A node of the trace.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -30,6 +44,9 @@ pub struct TraceNode {
     pub label: String,
     /// More lines.
     pub detail: Vec<String>,
+    /// How many nodes of the graph are folded into it; 0 if it stands for itself alone.
+    #[serde(default)]
+    pub folded: usize,
     /// The stage of the kill chain that it belongs to.
     pub stage: Option<Stage>,
     /// True if it descends from the task.
@@ -115,6 +132,15 @@ pub struct Trace {
     pub kill_chain: Vec<StageSummary>,
     /// Is it a threat?
     pub verdict: Verdict,
+    /// 0 to 100: malicious from 80, suspicious from 10.
+    #[serde(default)]
+    pub score: u8,
+    /// The verdict in one sentence: by which rule, on which evidence, and what would change it.
+    #[serde(default)]
+    pub explanation: String,
+    /// The findings that rest on each other, together; worst first.
+    #[serde(default)]
+    pub incidents: Vec<Incident>,
     /// What the policy decided, in order.
     pub decisions: Vec<DecisionSummary>,
     /// Nodes of the whole graph.

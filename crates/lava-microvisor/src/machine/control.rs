@@ -1,13 +1,12 @@
 //! The control socket of a running session: what an analyst at another terminal may ask of it.
 //!
-//! What is asked and how it is written is `lava-control`'s. The socket lies in a folder of its own, of mode 0700 and the
-//! supervisor's, because the runtime folder belongs to QEMU's user, who could put another socket in its place.
+//! What is asked and how it is written is `lava-control`'s. The socket lies in the supervisor's folder (`owner.rs`), because the runtime
+//! folder belongs to QEMU's user, who could put another socket in its place.
 //!
-//! Limits: if LAVA is not root, QEMU has the same user and so may reach the socket.
+//! QEMU's cage does not hold that folder.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,16 +22,14 @@ use super::questions::Questions;
 const CONNECTIONS: usize = 4;
 /// Listens until it is dropped.
 pub(super) struct Control {
-    folder: PathBuf,
+    socket: PathBuf,
     over: Arc<AtomicBool>,
 }
 
 impl Control {
     pub(super) fn start(runtime_dir: &Path, tell: Sender<Happening>, questions: &Arc<Questions>) -> io::Result<Self> {
-        let folder = folder(runtime_dir);
-        fs::DirBuilder::new().mode(0o700).create(&folder)?;
-        let control = Self { folder, over: Arc::default() };
-        let listener = UnixListener::bind(control.folder.join("socket"))?;
+        let control = Self { socket: folder(runtime_dir).join("socket"), over: Arc::default() };
+        let listener = UnixListener::bind(&control.socket)?;
         let over = Arc::clone(&control.over);
         let questions = Arc::clone(questions);
         let listen = move || {
@@ -66,8 +63,8 @@ impl Drop for Control {
     fn drop(&mut self) {
         self.over.store(true, Ordering::SeqCst);
         // Wakes the listener. What fails here is gone already.
-        let _ = UnixStream::connect(self.folder.join("socket"));
-        let _ = fs::remove_dir_all(&self.folder);
+        let _ = UnixStream::connect(&self.socket);
+        let _ = fs::remove_file(&self.socket);
     }
 }
 
@@ -107,6 +104,7 @@ fn serve(stream: &UnixStream, tell: &Sender<Happening>, questions: &Questions) -
 mod tests {
     use lava_control::ask;
 
+    use super::super::owner;
     use super::*;
 
     /// What comes back for these bytes, from a session that does everything it is asked.
@@ -147,12 +145,14 @@ mod tests {
     fn a_socket_goes_with_its_session() {
         let place = tempfile::tempdir().expect("folder");
         let runtime = place.path().join("r");
+        let owner = owner::Owner::new(&runtime, &[]).expect("owner");
         let (tell, happened) = bounded(4);
         let control = Control::start(&runtime, tell, &Arc::default()).expect("control");
         drop(happened);
         assert_eq!(ask(&runtime, Command::Stop).expect("reply"), Err("the session is over".to_owned()));
         drop(control);
         assert!(ask(&runtime, Command::Stop).is_err());
-        assert!(!folder(&runtime).exists());
+        drop(owner);
+        assert!(!owner::is_running(&runtime));
     }
 }

@@ -3,6 +3,8 @@
 //! Whatever happens comes through one queue: words of the launcher, QEMU's events, the caller's wish to stop, trouble of
 //! the merger. Every wait has an end.
 
+mod members;
+
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -13,13 +15,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossbeam_channel::{RecvTimeoutError, Sender};
 use lava_control::{Answer, Command};
 use lava_event::{Artifact, Event, GuestText, Kind, Outlet, Produced, Source};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::control::Control;
 use super::port::{self, Said};
 use super::questions::Questions;
 use super::setup::{Machine, mbr, random};
 use super::{MachineReport, MachineSpec, Options, Task};
+use crate::profile::Profile;
+use crate::qemu::process::how;
 use crate::qmp::{Qmp, QmpError, QmpEvent, dial};
 use crate::stream::{Ending, Trouble};
 use crate::template::copy_sparse;
@@ -225,7 +229,7 @@ impl Life {
     /// QEMU is gone or does not answer.
     fn crashed(&mut self, what: &str) -> End {
         let status = self.machine.process.wait(Duration::from_secs(5));
-        let status = status.map_or("it hangs".to_owned(), |status| status.to_string());
+        let status = status.map_or("it hangs".to_owned(), how);
         let complaint = self.machine.process.complaint();
         let complaint = if complaint.is_empty() { String::new() } else { format!("; QEMU says: {complaint}") };
         End::new("crashed", Some(format!("{what} ({status}){complaint}")), false)
@@ -362,6 +366,7 @@ impl Life {
     fn run_task(&mut self, spec: &MachineSpec, task: &Task, options: &Options) -> Result<(), End> {
         let path = task.profile.guest_path(&task.name);
         let content = Artifact::new(&task.content);
+        let unpacks = task.profile.unpacked(&path);
         let kind = Kind::VmTask {
             name: task.name.clone(),
             path: path.clone(),
@@ -371,27 +376,35 @@ impl Life {
             launcher: spec.launcher.clone(),
             hosts: task.profile.hosts.clone(),
             jit: task.profile.jit.clone(),
+            unpacks: unpacks.clone(),
         };
-        let header = json!({
-            "name": task.name, "path": path, "size": task.content.len(), "command": task.profile.command,
-            "mode": task.profile.mode, "scenario_disk": spec.scenario_disk.is_some(), "console": options.console,
-            "root": options.root,
-        });
+        let mut header = header(&task.name, &path, &task.profile, options);
+        header["size"] = task.content.len().into();
+        header["scenario_disk"] = spec.scenario_disk.is_some().into();
         let sent_ns = self.machine.feeder.now_ns();
         let event = Event::new(sent_ns, Source::Microvisor, kind);
         self.machine.feeder.emit(Produced { event, artifacts: vec![content] });
         self.machine.report.task_sent_ns = Some(sent_ns);
-        self.task_runs = true;
-        self.say(&header, &task.content)?;
-        let (code, signal, error) = self.outcome(spec.timeout)?;
-        self.task_runs = false;
+        let deadline = self.now() + spec.timeout;
+        let code = self.open(&header, &task.content, spec.timeout, deadline)?;
+        if let Some(directory) = unpacks {
+            self.open_members(task, options, directory, code, (spec.timeout, deadline))?;
+        }
         self.machine.report.task_ended_ns = Some(self.machine.feeder.now_ns());
-        self.machine.feeder.tell(Kind::VmTaskExit { code, signal, error });
         Ok(())
     }
 
-    fn outcome(&mut self, limit: Duration) -> Result<Outcome, End> {
-        let deadline = self.now() + limit;
+    /// Has the launcher open something and waits for its end; its exit code, if it had one.
+    fn open(&mut self, header: &Value, content: &[u8], limit: Duration, deadline: Instant) -> Result<Option<i64>, End> {
+        self.task_runs = true;
+        self.say(header, content)?;
+        let (code, signal, error) = self.outcome(limit, deadline)?;
+        self.task_runs = false;
+        self.machine.feeder.tell(Kind::VmTaskExit { code, signal, error });
+        Ok(code)
+    }
+
+    fn outcome(&mut self, limit: Duration, deadline: Instant) -> Result<Outcome, End> {
         let restarted = || Some(GuestText::from("the guest was restarted while the task ran"));
         loop {
             match self.next(deadline)? {
@@ -399,17 +412,14 @@ impl Life {
                 Next::Said(Said::Signal(number)) => return Ok((None, Some(number), None)),
                 Next::Said(Said::Error(why)) => return Ok((None, None, Some(why))),
                 Next::Said(Said::Ready) => return Ok((None, None, restarted())),
-                // The launcher will say that it is ready anew.
-                Next::Reset => {}
-                Next::TimeIsUp => {
-                    let why = format!("the task had not ended after {limit:?}");
-                    return Err(End::new("timeout", Some(why), true));
-                }
+                // The launcher will say that it is ready anew. Nobody asked for files.
+                Next::Reset | Next::Said(Said::Member(_) | Said::Members(_)) => {}
+                Next::TimeIsUp => return Err(timeout(limit)),
             }
         }
     }
 
-    fn say(&mut self, header: &serde_json::Value, content: &[u8]) -> Result<(), End> {
+    fn say(&mut self, header: &Value, content: &[u8]) -> Result<(), End> {
         let Some(port) = &mut self.port else { return Ok(()) };
         let line = format!("{header}\n");
         let said = port.write_all(line.as_bytes()).and_then(|()| port.write_all(content));
@@ -549,6 +559,18 @@ impl Life {
         (report.reason, report.detail) = (reason, detail);
         report
     }
+}
+
+/// What the launcher is told to open.
+fn header(name: &str, path: &str, profile: &Profile, options: &Options) -> Value {
+    json!({
+        "name": name, "path": path, "size": 0, "command": profile.command, "mode": profile.mode,
+        "console": options.console, "root": options.root,
+    })
+}
+
+fn timeout(limit: Duration) -> End {
+    End::new("timeout", Some(format!("the task had not ended after {limit:?}")), true)
 }
 
 /// Puts what a template is made of into its folder.

@@ -10,11 +10,11 @@
 //! let report = handle.wait();
 //! ```
 //!
-//! Limits: the guest's memory lies in the runtime folder until the end; if the supervisor is killed the folder stays
-//! behind (QEMU does not).
+//! If the supervisor is killed, the kernel kills QEMU; what else stays behind, [`sweep`] removes.
 
 mod control;
 mod life;
+mod owner;
 mod port;
 mod questions;
 mod setup;
@@ -31,11 +31,12 @@ use lava_event::Sha256;
 use lava_net::{NetError, NetSummary};
 use lava_ring::RingError;
 
-use crate::profile::Profile;
+use crate::profile::{Profile, Profiles};
 use crate::qemu::QemuError;
 use crate::stream::{Items, QUEUE};
 use crate::template::Template;
 use life::Happening;
+pub use owner::{Owner, Swept, is_running, sweep};
 
 pub use questions::Questions;
 
@@ -47,8 +48,8 @@ pub const LAUNCHER: &str = "/usr/lib/lava/launcher";
 pub struct MachineSpec {
     /// The disk image, raw: vda. It is not changed.
     pub image: PathBuf,
-    /// The guest's kernel, as it lies in the image: the tap reads it.
-    pub vmlinuz: PathBuf,
+    /// The ELF file of the guest's kernel: the tap reads it.
+    pub kernel_file: PathBuf,
     /// Release of that kernel.
     pub kernel: String,
     /// A second disk, raw: vdb, mounted by the guest on `/opt/scenario`.
@@ -72,6 +73,8 @@ pub struct MachineSpec {
     /// A folder to make, on tmpfs and with a short path (`/dev/shm/lava-...`), for memory and sockets. It is removed at
     /// the end. Its parents must be passable for everybody if LAVA runs as root.
     pub runtime_dir: PathBuf,
+    /// Files and folders that are of no use without the session: removed by [`sweep`] if this process is killed, and only then.
+    pub scratch: Vec<PathBuf>,
     /// Clone this template instead of booting. Image, disks, memory and vCPUs must be those it was made from.
     pub template: Option<Template>,
     /// How long the guest may take until its launcher is ready.
@@ -89,6 +92,8 @@ pub struct Task {
     pub content: Vec<u8>,
     /// How it is opened.
     pub profile: Profile,
+    /// What may open the files that it holds, if it is an archive.
+    pub members: Profiles,
 }
 
 /// What else to do.
@@ -183,6 +188,12 @@ pub struct MachineReport {
     pub net: NetSummary,
     /// Disk requests QEMU reports as failed; each denied write is one.
     pub block_io_errors: u64,
+    /// Why no control group bounds QEMU's memory and processor, if none does.
+    pub unbounded: Option<String>,
+    /// Until this is dropped the session counts as running, and nobody sweeps its scratch files.
+    pub owner: Option<Owner>,
+    /// Why nothing, or not all, of an archive's content was opened.
+    pub unopened: Option<String>,
     /// What went wrong on the host's side, in sentences.
     pub faults: Vec<String>,
     /// When the micro-VM was started: the stream's time 0.

@@ -15,10 +15,14 @@ use lava_net::{NetConfig, NetServer};
 use lava_ring::Ring;
 
 use super::life::Happening;
+use super::owner::Owner;
 use super::{MachineError, MachineReport, MachineSpec};
+use crate::qemu;
+use crate::qemu::cage::Cage;
 use crate::qemu::command::{Layout, Tap};
-use crate::qemu::process::{Inherited, Process, User, choose_user};
-use crate::qemu::{self};
+use crate::qemu::limits::Limits;
+use crate::qemu::process::{Process, Start};
+use crate::qemu::users::{User, choose_user};
 use crate::stream::{Feeder, Item, Merger, QUEUE, Summary, Trouble};
 
 /// Room of one vCPU's ring, bytes: some ten thousand events.
@@ -38,12 +42,7 @@ pub(super) struct Runtime {
 
 impl Runtime {
     fn create(path: &Path, lock: Option<User>) -> Result<Self, MachineError> {
-        let made = fs::DirBuilder::new().mode(0o700).create(path);
-        made.map_err(|source| MachineError::Io {
-            what: "cannot create the runtime folder",
-            path: path.into(),
-            source,
-        })?;
+        fs::DirBuilder::new().mode(0o700).create(path).map_err(|source| no_folder(path, source))?;
         let runtime = Self { path: path.to_owned(), user: lock.as_ref().map(|user| user.id), _lock: lock };
         runtime.give(path)?;
         Ok(runtime)
@@ -58,6 +57,10 @@ impl Runtime {
         let given = self.user.map_or(Ok(()), |user| chown(path, Some(user), Some(user)));
         given.map_err(|source| MachineError::Io { what: "cannot give QEMU's user", path: path.into(), source })
     }
+}
+
+fn no_folder(path: &Path, source: io::Error) -> MachineError {
+    MachineError::Io { what: "cannot create the runtime folder", path: path.into(), source }
 }
 
 impl Drop for Runtime {
@@ -100,17 +103,14 @@ pub(super) fn set_up(
         return Err(MachineError::Shape { vcpus, memory_mib });
     }
     let qemu = qemu::find()?;
+    let mut owner = Owner::new(&spec.runtime_dir, &spec.scratch).map_err(|e| no_folder(&spec.runtime_dir, e))?;
     let runtime = Runtime::create(&spec.runtime_dir, choose_user()?)?;
     let user = runtime.user;
-    let (tap, rings, mut inherited) = prepare_tap(spec, &runtime)?;
+    let mut cage = Cage::new(user);
+    cage.give(&runtime.path);
+    let (tap, rings) = prepare_tap(spec, &runtime, &mut cage)?;
     let clone = match &spec.template {
-        Some(template) => {
-            let ram = Inherited::open(&template.ram(), runtime.user)?;
-            let state = Inherited::open(&template.state(), runtime.user)?;
-            let found = (template.ram(), ram.path.clone(), state.path.clone());
-            inherited.extend([ram, state]);
-            Some(found)
-        }
+        Some(template) => Some((cage.show(&template.ram(), "ram")?, cage.show(&template.state(), "state")?)),
         None => None,
     };
     // A clone's memory is private to QEMU and takes what the guest writes.
@@ -143,8 +143,8 @@ pub(super) fn set_up(
     let layout = Layout {
         memory_mib,
         vcpus,
-        ram: clone.as_ref().map_or_else(|| runtime.at("ram"), |(ram, _, _)| ram.clone()),
-        clone_of: clone.as_ref().map(|(_, path, _)| path.clone()),
+        ram: clone.as_ref().map_or_else(|| runtime.at("ram"), |(ram, _)| ram.clone()),
+        clone: clone.is_some(),
         disks: ["vda", "vdb"][..disks.len()].iter().map(|name| runtime.at(name)).collect(),
         net: runtime.at("net"),
         mac: MAC,
@@ -154,7 +154,7 @@ pub(super) fn set_up(
     };
     let (console, log) = (spec.session_dir.join("console.log"), spec.session_dir.join("qemu.log"));
     let views: Vec<DiskView> = disks.iter().map(DiskServer::view).collect();
-    let report = MachineReport {
+    let mut report = MachineReport {
         qemu: qemu.version.to_string(),
         user,
         mbr_sha256_before: mbr(&views),
@@ -164,8 +164,18 @@ pub(super) fn set_up(
         ..MachineReport::default()
     };
     let begun = feeder.now_ns();
-    let process = Process::spawn(&qemu, &layout.arguments()?, user, &console, &log)?;
-    drop(inherited);
+    let start = Start {
+        qemu: &qemu,
+        arguments: &layout.arguments()?,
+        cage: &cage,
+        limits: Limits { memory_mib, vcpus },
+        name: &runtime.path.file_name().unwrap_or_default().to_string_lossy(),
+        console: &console,
+        log: &log,
+    };
+    let process = Process::spawn(&start, |pid, group| owner.note(pid, group))?;
+    report.unbounded = process.unbounded().map(str::to_owned);
+    report.owner = Some(owner);
     let kind = Kind::VmStarted { qemu: report.qemu.clone(), kernel: spec.kernel.clone() };
     feeder.emit(Event::new(begun, Source::Microvisor, kind).into());
 
@@ -188,7 +198,7 @@ pub(super) fn set_up(
         qmp: layout.qmp,
         port: layout.port,
         ram: layout.ram,
-        state: clone.map(|(_, _, state)| state),
+        state: clone.map(|(_, state)| state),
         save_to: None,
         mac,
         report,
@@ -196,25 +206,24 @@ pub(super) fn set_up(
     })
 }
 
-type Prepared = (Option<Tap>, Option<lava_ring::Consumer>, Vec<Inherited>);
+type Prepared = (Option<Tap>, Option<lava_ring::Consumer>);
 
-fn prepare_tap(spec: &MachineSpec, runtime: &Runtime) -> Result<Prepared, MachineError> {
-    let Some(plugin) = &spec.tap else { return Ok((None, None, Vec::new())) };
+fn prepare_tap(spec: &MachineSpec, runtime: &Runtime, cage: &mut Cage) -> Result<Prepared, MachineError> {
+    let Some(plugin) = &spec.tap else { return Ok((None, None)) };
     let ring = runtime.at("ring");
     let rings = Ring::create(&ring, spec.vcpus, RING)?;
     runtime.give(&ring)?;
-    let (plugin, kernel) = (Inherited::open(plugin, runtime.user)?, Inherited::open(&spec.vmlinuz, runtime.user)?);
     let tap = Tap {
-        plugin: plugin.path.clone(),
+        plugin: cage.show(plugin, "tap.so")?,
         ring,
-        kernel: kernel.path.clone(),
+        kernel: cage.show(&spec.kernel_file, "kernel")?,
         origin_ns: 0,
         launcher: spec.launcher.clone(),
         api: spec.api_trace,
         asks: spec.asks.clone(),
         place: spec.template.as_ref().map(|template| template.place),
     };
-    Ok((Some(tap), Some(rings), vec![plugin, kernel]))
+    Ok((Some(tap), Some(rings)))
 }
 
 /// An address that no other clone has: locally administered, random.

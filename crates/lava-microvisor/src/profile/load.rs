@@ -77,6 +77,7 @@ struct Raw {
     priority: i32,
     #[serde(default)]
     scenario_disk: bool,
+    unpacks: Option<String>,
     #[serde(default)]
     variant: Vec<RawVariant>,
 }
@@ -153,6 +154,9 @@ fn build(mut raw: Raw) -> Result<Vec<Profile>, String> {
     if !(128..=65536).contains(&raw.memory_mib) {
         return Err(format!("memory_mib = {} is not within 128..65536", raw.memory_mib));
     }
+    if raw.unpacks.as_ref().is_some_and(|directory| !directory.contains("{task}")) {
+        return Err("unpacks must name \"{task}\": each archive has a directory of its own".to_owned());
+    }
     if raw.extension.contains(['/', '\0']) {
         return Err(format!("extension = {:?} cannot be part of a file name", raw.extension));
     }
@@ -184,6 +188,7 @@ fn build(mut raw: Raw) -> Result<Vec<Profile>, String> {
             warm: raw.warm.clone(),
             priority: raw.priority,
             scenario_disk: raw.scenario_disk,
+            unpacks: raw.unpacks.clone(),
             recognise,
         });
     }
@@ -241,5 +246,6 @@ mod tests {
         check("7f45", "7f4", "hexadecimal");
         check("{task}", "x", "{task}");
         check("mode=", "mood=", "mood");
+        check("mode=", "unpacks='/d'\nmode=", "{task}");
     }
 }

@@ -26,7 +26,8 @@ pub struct Profile {
     pub name: String,
     /// What the analyst sees.
     pub description: String,
-    /// Program and arguments; `{task}` stands for the file's path in the guest, `{name}` for its original name.
+    /// Program and arguments; `{task}` stands for the file's path in the guest, `{name}` for its original name,
+    /// `{password}` for the one that the user gave, or nothing.
     pub command: Vec<String>,
     /// Given to a file that came without one; may be empty.
     pub extension: String,
@@ -42,6 +43,8 @@ pub struct Profile {
     pub jit: Vec<String>,
     /// A program, with arguments, that is run once in the profile's template, so that what it needs is in memory; may be empty.
     pub warm: Vec<String>,
+    /// The content is an archive: the directory that the command unpacks it into, with `{task}` as in the command.
+    pub unpacks: Option<String>,
     /// The highest wins.
     pub priority: i32,
     /// It opens its tasks with programs that a second disk brings.
@@ -73,6 +76,21 @@ impl Profile {
         format!("{}/{base}", self.directory.trim_end_matches('/'))
     }
 
+    /// The same with a password in the place of `{password}`.
+    #[must_use]
+    pub fn with_password(mut self, password: &str) -> Self {
+        for word in &mut self.command {
+            *word = word.replace("{password}", password);
+        }
+        self
+    }
+
+    /// The directory that the content of a file at `path` is unpacked into, if it is an archive.
+    #[must_use]
+    pub fn unpacked(&self, path: &str) -> Option<String> {
+        self.unpacks.as_ref().map(|directory| directory.replace("{task}", path))
+    }
+
     /// The command with its placeholders filled in, as the launcher in the guest does it.
     #[must_use]
     pub fn command_for(&self, path: &str, name: &str) -> Vec<String> {
@@ -98,6 +116,12 @@ impl Profiles {
             return Err(ProfileError::Empty { path: PathBuf::from(folder) });
         }
         Ok(Self::new(profiles))
+    }
+
+    /// The same with a password in the place of `{password}`.
+    #[must_use]
+    pub fn with_password(self, password: &str) -> Self {
+        Self { profiles: self.profiles.into_iter().map(|profile| profile.with_password(password)).collect() }
     }
 
     fn new(mut profiles: Vec<Profile>) -> Self {
@@ -163,12 +187,26 @@ mod tests {
     fn content_decides_and_the_extension_alone_does_not() {
         check("a.jar", b"\x7fELF\x02\x01\x01", Some(("elf", "{task}")));
         check("x", &zip("META-INF/MANIFEST.MF"), Some(("jar", "/usr/bin/java")));
-        check("x.jar", &zip("other"), None);
-        check("x.jar", b"PK\x03\x04", None);
+        check("x.jar", &zip("other"), Some(("archive", "/usr/bin/7zz")));
+        check("x.jar", b"PK\x03\x04", Some(("archive", "/usr/bin/7zz")));
         check("x", b"#!/usr/bin/env python3\n", Some(("script", "{task}")));
         check("x.py", b"import os\n", Some(("script", "/usr/bin/python3")));
         check("x.py", b"\0\xff", None);
         check("x", b"import os\n", None);
+        check("x.pl", b"use strict;\n", Some(("script", "/usr/bin/perl")));
+        check("x.exe", b"%PDF-1.7\n", Some(("document", "/usr/bin/pdftoppm")));
+        check("x.pdf", b"MZ", None);
+        check("x.tar", &[&[0; 257], &b"ustar\x0000"[..]].concat(), Some(("archive", "/usr/bin/7zz")));
+        check("x", b"BZh91AY", None);
+        check("x.bz2", b"BZh91AY", Some(("archive", "/usr/bin/7zz")));
+    }
+
+    #[test]
+    fn an_archive_is_unpacked_beside_itself_with_the_password() {
+        let archive = shipped().with_password("a b").named("archive", "", b"").expect("archive").clone();
+        assert_eq!(archive.command_for("/t", "n"), ["/usr/bin/7zz", "x", "-y", "-bd", "-pa b", "-o/t.d", "/t"]);
+        assert_eq!(archive.unpacked("/t").as_deref(), Some("/t.d"));
+        assert_eq!(shipped().named("archive", "", b"").expect("archive").clone().with_password("").command[4], "-p");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! QEMU's command line.
+//! QEMU's command line. Paths are those of its cage.
 //!
 //! One q35 machine with virtio devices and nothing else: `-nodefaults`, no display, no user's configuration, no network
 //! but our peer, no disk but ours. RAM is a shared file, so that the tap can map it.
@@ -19,8 +19,8 @@ pub(crate) struct Layout {
     pub vcpus: u32,
     /// The file behind the guest's memory.
     pub ram: PathBuf,
-    /// Clone: the memory is a template's (this path for QEMU to open), mapped privately, and the devices' state comes over QMP.
-    pub clone_of: Option<PathBuf>,
+    /// The memory is a template's, mapped privately, and the devices' state comes over QMP.
+    pub clone: bool,
     /// NBD sockets of vda, vdb...
     pub disks: Vec<PathBuf>,
     pub net: PathBuf,
@@ -60,15 +60,11 @@ impl Layout {
         out.option("-M", "q35,memory-backend=m0,vmport=off").option("-accel", "tcg,thread=multi");
         out.option("-cpu", "max,la57=off").option("-smp", self.vcpus).option("-m", format!("{}M", self.memory_mib));
         let (size, ram) = (self.ram_size(), text(&self.ram)?);
-        match &self.clone_of {
-            None => out.option("-object", format!("memory-backend-file,id=m0,size={size},mem-path={ram},share=on")),
-            Some(path) => {
-                let path = text(path)?;
-                let private = "share=off,readonly=on,rom=off";
-                let object = format!("memory-backend-file,id=m0,size={size},mem-path={path},{private}");
-                out.option("-object", object).option("-incoming", "defer").flag("-S")
-            }
-        };
+        let shared = if self.clone { "share=off,readonly=on,rom=off" } else { "share=on" };
+        out.option("-object", format!("memory-backend-file,id=m0,size={size},mem-path={ram},{shared}"));
+        if self.clone {
+            out.option("-incoming", "defer").flag("-S");
+        }
         // QEMU's standard output is a pipe to us: the console's length is bounded there, and QEMU opens no file for it.
         out.option("-chardev", "stdio,id=console,signal=off").option("-serial", "chardev:console");
         out.option("-device", "virtio-rng-pci").option("-device", "virtio-serial-pci");
@@ -154,7 +150,7 @@ mod tests {
             memory_mib: 512,
             vcpus: 2,
             ram: at("ram"),
-            clone_of: None,
+            clone: false,
             disks: vec![at("vda.nbd"), at("vdb.nbd")],
             net: at("net"),
             mac: [0x52, 0x54, 0, 0, 0, 1],
@@ -175,9 +171,8 @@ mod tests {
 
     #[test]
     fn a_clone_waits_for_its_state_and_does_not_change_its_template() {
-        let line = Layout { clone_of: Some("/t/ram".into()), ..layout("/r") }.arguments().expect("arguments").join(" ");
-        assert!(line.contains("mem-path=/t/ram,share=off,readonly=on,rom=off -incoming defer -S"), "{line}");
-        assert!(line.contains("ram=/r/ram"), "{line}");
+        let line = Layout { clone: true, ..layout("/r") }.arguments().expect("arguments").join(" ");
+        assert!(line.contains("mem-path=/r/ram,share=off,readonly=on,rom=off -incoming defer -S"), "{line}");
     }
 
     #[test]

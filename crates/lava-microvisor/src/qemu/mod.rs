@@ -2,8 +2,11 @@
 //!
 //! The tap needs the plugin API 4 (registers and memory), which came with QEMU 9.2; so did `reconnect-ms`.
 
+pub(crate) mod cage;
 pub(crate) mod command;
+pub(crate) mod limits;
 pub(crate) mod process;
+pub(crate) mod users;
 
 use std::ffi::OsStr;
 use std::io;
@@ -14,6 +17,8 @@ use std::sync::Mutex;
 use std::time::SystemTime;
 
 use crate::lock;
+pub use cage::check_cage;
+pub use limits::check_limits;
 
 /// The program's name.
 const PROGRAM: &str = "qemu-system-x86_64";
@@ -93,6 +98,16 @@ pub enum QemuError {
     Unreadable {
         /// The file.
         path: PathBuf,
+    },
+    /// No namespaces.
+    #[error(
+        "the cage around QEMU cannot be made, and without it LAVA starts nothing untrusted; bwrap says: {why}. As an ordinary user it \
+         needs user namespaces (sysctl user.max_user_namespaces; on Ubuntu also kernel.apparmor_restrict_unprivileged_userns=0), in a \
+         container the right to make namespaces"
+    )]
+    Cage {
+        /// What bubblewrap says.
+        why: String,
     },
     /// The file system or the kernel said no.
     #[error("{what} {}: {source}", path.display())]

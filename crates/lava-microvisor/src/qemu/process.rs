@@ -1,129 +1,126 @@
-//! QEMU's process: in a cage, and never without its supervisor.
+//! QEMU's process: in its cage, and never without its supervisor.
 //!
-//! `setpriv` (util-linux) starts it: with `--pdeathsig KILL` the kernel kills QEMU when the thread that started it is
-//! gone, however that came about; with `--no-new-privs`; and, if LAVA runs as root, as an unprivileged user without
-//! groups and capabilities, demoted *before* QEMU's first instruction. (`-run-with user=` dies under `-sandbox`.)
+//! `bwrap` is our child, QEMU is `bwrap`'s, and the first process of its namespace. It is held before its first instruction until
+//! we know its number and hold its pidfd.
 //!
-//! *Invariant:* the thread that calls [`Process::spawn`] outlives the process; dropping [`Process`] kills it.
-//!
-//! Files of ours that QEMU reads (tap, kernel) may lie where its user has no way to: it inherits them as descriptors and
-//! opens `/proc/self/fd/N`, which asks for the file's own permission only.
-//!
-//! No two sessions that run at the same time share a user: each holds the lock of a file of its user's number.
+//! *Invariant:* the thread that calls [`Process::spawn`] outlives the process; dropping [`Process`] kills it, and returns when it is
+//! gone.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::path::Path;
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::{Errno, FdFlags};
+use rustix::pipe::PipeFlags;
+use rustix::process::{Pid, PidfdFlags, Signal};
+use serde_json::Value;
+
+use super::cage::{self, BWRAP, Cage};
+use super::limits::{Group, Limits};
 use super::{Qemu, QemuError};
 use crate::lock;
 
-/// User ids nobody else has: systemd leaves 60578..61183 unused (`docs/UIDS-GIDS.md`).
-const USERS: std::ops::Range<u32> = 60600..61100;
 const CONSOLE_LIMIT: u64 = 16 << 20;
 const LOG_LIMIT: u64 = 1 << 20;
 const TAIL: usize = 2048;
 
-/// Where the users' lock files lie; only root may write there.
-const LOCKS: &str = "/run/lava-users";
-
-/// The unprivileged user a QEMU runs as. It is ours alone as long as this lives; if we are killed, the kernel gives it back.
-pub(crate) struct User {
-    pub id: u32,
-    _lock: File,
-}
-
-/// The user QEMU is to run as: `None` is our own, if that is unprivileged already.
-pub(crate) fn choose_user() -> Result<Option<User>, QemuError> {
-    if rustix::process::geteuid().is_root() { take_user(Path::new(LOCKS)).map(Some) } else { Ok(None) }
-}
-
-/// The first user whose lock nobody holds. The files stay: to remove one could give two sessions a lock of the same name.
-fn take_user(folder: &Path) -> Result<User, QemuError> {
-    let failed = |path: &Path, source| QemuError::Io { what: "cannot lock", path: path.to_owned(), source };
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    made.map_err(|source| failed(folder, source))?;
-    for id in USERS {
-        let path = folder.join(id.to_string());
-        let lock = File::options().create(true).append(true).open(&path).map_err(|source| failed(&path, source))?;
-        match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(User { id, _lock: lock }),
-            Err(rustix::io::Errno::WOULDBLOCK) => {}
-            Err(error) => return Err(failed(&path, error.into())),
-        }
-    }
-    Err(failed(folder, io::Error::other("every user of the pool is taken: too many sessions at once")))
-}
-
-/// A file that QEMU inherits.
-pub(crate) struct Inherited {
-    _file: File,
-    /// Its path for QEMU.
-    pub path: PathBuf,
-}
-
-impl Inherited {
-    pub fn open(path: &Path, user: Option<u32>) -> Result<Self, QemuError> {
-        let failed = |source| QemuError::Io { what: "cannot open", path: path.to_owned(), source };
-        let file = File::open(path).map_err(failed)?;
-        if user.is_some() && file.metadata().map_err(failed)?.permissions().mode() & 0o004 == 0 {
-            return Err(QemuError::Unreadable { path: path.to_owned() });
-        }
-        rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty()).map_err(|error| failed(error.into()))?;
-        let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-        Ok(Self { _file: file, path })
-    }
-}
+/// Longest report of `bwrap` on what it made, bytes.
+const REPORT: u64 = 4096;
 
 /// The running QEMU.
 pub(crate) struct Process {
+    /// `bwrap`, which ends with QEMU and with its exit code.
     child: Child,
+    qemu: Option<Running>,
     tail: Arc<Mutex<Vec<u8>>>,
     readers: Vec<JoinHandle<()>>,
 }
 
+/// QEMU itself.
+struct Running {
+    pid: Pid,
+    fd: OwnedFd,
+    /// Its control group, or why it has none.
+    group: Result<Group, String>,
+}
+
+/// What to start, and how.
+pub(crate) struct Start<'a> {
+    pub qemu: &'a Qemu,
+    pub arguments: &'a [String],
+    pub cage: &'a Cage,
+    pub limits: Limits,
+    /// What its control group is called.
+    pub name: &'a str,
+    /// Gets the first 16 MiB of the guest's console.
+    pub console: &'a Path,
+    /// Gets the first MiB of what QEMU complains.
+    pub log: &'a Path,
+}
+
 impl Process {
-    /// Starts it. `console` gets the first 16 MiB of the guest's console, `log` the first MiB of what QEMU complains.
+    /// Starts it. `note` is told its number and its control group before it begins.
     pub fn spawn(
-        qemu: &Qemu,
-        arguments: &[String],
-        user: Option<u32>,
-        console: &Path,
-        log: &Path,
+        start: &Start<'_>,
+        note: impl FnOnce(Pid, Option<&Path>) -> Result<(), io::Error>,
     ) -> Result<Self, QemuError> {
         let create = |path: &Path| {
             File::create(path).map_err(|source| QemuError::Io { what: "cannot create", path: path.to_owned(), source })
         };
-        let (console, log) = (create(console)?, create(log)?);
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--no-new-privs"]);
-        if let Some(user) = user {
-            let user = user.to_string();
-            command.args(["--reuid", &user, "--regid", &user, "--clear-groups"]);
-            command.args(["--inh-caps=-all", "--bounding-set=-all"]);
-        }
-        command.arg("--").arg(&qemu.path).args(arguments);
-        // A group of its own: a Ctrl-C at the terminal is for the supervisor, which ends the session in order.
-        command.env_clear().env("PATH", "/usr/bin:/bin").current_dir("/").process_group(0);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|source| QemuError::Io {
-            what: "cannot start (package util-linux)",
-            path: "setpriv".into(),
-            source,
-        })?;
+        let (console, log) = (create(start.console)?, create(start.log)?);
+        let (mut child, report, go) = launch(start)?;
         let (out, err) = (child.stdout.take(), child.stderr.take());
         let tail = Arc::new(Mutex::new(Vec::new()));
-        let mut process = Self { child, tail: Arc::clone(&tail), readers: Vec::new() };
+        let mut process = Self { child, qemu: None, tail: Arc::clone(&tail), readers: Vec::new() };
         process.read("qemu-console", out, console, CONSOLE_LIMIT, None)?;
         process.read("qemu-stderr", err, log, LOG_LIMIT, Some(tail))?;
+        let (pid, fd) = process.begun(report)?;
+        let group = start.limits.apply(pid, start.name);
+        let running = process.qemu.insert(Running { pid, fd, group: Err(String::new()) });
+        running.group = group?;
+        let noted = note(pid, running.group.as_ref().ok().map(|group| group.path.as_path()));
+        noted.map_err(|source| QemuError::Io {
+            what: "cannot write down process",
+            path: pid.to_string().into(),
+            source,
+        })?;
+        go_on(go)?;
         Ok(process)
+    }
+
+    /// Why no control group bounds it.
+    pub fn unbounded(&self) -> Option<&str> {
+        self.qemu.as_ref()?.group.as_ref().err().map(String::as_str)
+    }
+
+    /// Waits until `bwrap` has started QEMU's process, which is held.
+    fn begun(&mut self, report: OwnedFd) -> Result<(Pid, OwnedFd), QemuError> {
+        let mut text = Vec::new();
+        // What can't be read tells nothing, and the process is looked at.
+        let _ = File::from(report).take(REPORT).read_to_end(&mut text);
+        let pid = serde_json::from_slice::<Value>(&text).ok().and_then(|report| {
+            let pid = report.get("child-pid")?.as_i64()?;
+            Pid::from_raw(i32::try_from(pid).ok()?)
+        });
+        // `bwrap` reports before it has made everything; what it fails at later, QEMU's end tells.
+        let Some(pid) = pid else {
+            self.kill();
+            return Err(cage::cannot(&self.complaint()));
+        };
+        let fd = rustix::process::pidfd_open(pid, PidfdFlags::empty());
+        let fd = fd.map_err(|error| QemuError::Io {
+            what: "cannot watch process",
+            path: pid.to_string().into(),
+            source: error.into(),
+        })?;
+        Ok((pid, fd))
     }
 
     fn read(
@@ -148,10 +145,8 @@ impl Process {
 
     /// Processor time it has used, all threads together; None if the host does not tell.
     pub fn cpu_time(&self) -> Option<Duration> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
-        // proc(5): utime and stime are the 14th and 15th field; the second, the name, may hold blanks and ends with the last `)`.
-        let mut rest = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-        let ticks: u64 = rest.next()?.parse::<u64>().ok()? + rest.next()?.parse::<u64>().ok()?;
+        // utime and stime.
+        let ticks = stat_field(self.qemu.as_ref()?.pid, 14)? + stat_field(self.qemu.as_ref()?.pid, 15)?;
         Some(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
     }
 
@@ -171,8 +166,15 @@ impl Process {
 
     /// Kills it, and waits until it is gone.
     pub fn kill(&mut self) -> Option<ExitStatus> {
-        // It fails only if the process is gone already.
-        let _ = self.child.kill();
+        match &self.qemu {
+            Some(qemu) => {
+                // It fails only if the process is gone already.
+                let _ = rustix::process::pidfd_send_signal(&qemu.fd, Signal::KILL);
+                pidfd_gone(&qemu.fd, None);
+                // `bwrap` takes QEMU's exit code, and ends.
+            }
+            None => drop(self.child.kill()),
+        }
         self.child.wait().ok()
     }
 
@@ -189,10 +191,67 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if self.status().is_none() {
-            self.kill();
+        // Even if `bwrap` is gone: QEMU goes after it, not before.
+        self.kill();
+    }
+}
+
+/// How a process of the cage ended. `bwrap` tells a signal as a shell does: 128 and its number.
+pub(crate) fn how(status: ExitStatus) -> String {
+    match status.code() {
+        Some(code @ 129..=192) => format!("killed by signal {}", code - 128),
+        _ => status.to_string(),
+    }
+}
+
+/// Waits until a process is gone, at most so long; whether it is.
+pub(crate) fn pidfd_gone(fd: &OwnedFd, limit: Option<Duration>) -> bool {
+    let limit = limit.and_then(|limit| limit.try_into().ok());
+    let mut gone = [PollFd::new(fd, PollFlags::IN)];
+    loop {
+        match rustix::event::poll(&mut gone, limit.as_ref()) {
+            Err(Errno::INTR) => {}
+            ready => return ready.is_ok_and(|ready| ready > 0),
         }
     }
+}
+
+/// When a process was started, ticks since the host's boot.
+pub(crate) fn start_time(pid: Pid) -> Option<u64> {
+    stat_field(pid, 22)
+}
+
+/// A field of `/proc/PID/stat` by its number in proc_pid_stat(5), from the third on.
+fn stat_field(pid: Pid, number: usize) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second, the name, may hold blanks and ends with the last `)`.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(number.checked_sub(3)?)?.parse().ok()
+}
+
+/// Starts `bwrap`: the process, what it reports through, and what lets QEMU go on.
+fn launch(start: &Start<'_>) -> Result<(Child, OwnedFd, OwnedFd), QemuError> {
+    /// A process that another thread starts meanwhile would inherit the pipes' ends too.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let failed = |error: Errno| QemuError::Io { what: "no pipe to", path: BWRAP.into(), source: error.into() };
+    let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(failed);
+    let ((report, reporting), (held, go)) = (pipe()?, pipe()?);
+    let further = ["--info-fd", &reporting.as_raw_fd().to_string(), "--block-fd", &held.as_raw_fd().to_string()];
+    let mut command = start.cage.command(&start.qemu.path, &further.map(str::to_owned))?;
+    // A group of its own: a Ctrl-C at the terminal is for the supervisor, which ends the session in order.
+    command.args(start.arguments).process_group(0);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let _turn = lock(&ONE_AT_A_TIME);
+    for end in [&reporting, &held] {
+        rustix::io::fcntl_setfd(end, FdFlags::empty()).map_err(failed)?;
+    }
+    let child = command.spawn().map_err(cage::not_started)?;
+    Ok((child, report, go))
+}
+
+/// Lets QEMU's process begin.
+fn go_on(go: OwnedFd) -> Result<(), QemuError> {
+    let written = File::from(go).write_all(b".");
+    written.map_err(|source| QemuError::Io { what: "cannot let QEMU go on in", path: BWRAP.into(), source })
 }
 
 /// Reads to the end, so that QEMU never waits for us; keeps what the limit allows.
@@ -222,44 +281,69 @@ fn copy(mut from: impl Read, mut to: File, mut limit: u64, tail: Option<Arc<Mute
 mod tests {
     use super::*;
     use crate::qemu::OLDEST;
+    use crate::qemu::users::choose_user;
 
     fn shell(script: &str) -> (Process, tempfile::TempDir) {
         let folder = tempfile::tempdir().expect("folder");
         let qemu = Qemu { path: "/bin/sh".into(), version: OLDEST };
         let arguments = ["-c".to_owned(), script.to_owned()];
         let (console, log) = (folder.path().join("console"), folder.path().join("log"));
-        let user = choose_user().expect("a user").map(|user| user.id);
-        (Process::spawn(&qemu, &arguments, user, &console, &log).expect("spawn"), folder)
+        let user = choose_user().expect("a user");
+        let start = Start {
+            qemu: &qemu,
+            arguments: &arguments,
+            cage: &Cage::new(user.as_ref().map(|user| user.id)),
+            limits: Limits { memory_mib: 128, vcpus: 1 },
+            name: &format!("lava-test-{}", folder.path().file_name().expect("name").display()),
+            console: &console,
+            log: &log,
+        };
+        (Process::spawn(&start, |_, _| Ok(())).expect("spawn"), folder)
     }
 
     #[test]
     fn it_runs_unprivileged_and_its_words_are_kept() {
-        let (mut process, folder) = shell("id -u; echo oops >&2; exit 3");
+        let status = r#"while read -r name value _; do case $name in Uid:|Cap*) echo "$name $value";; esac; done"#;
+        let (mut process, folder) = shell(&format!("{status} </proc/self/status; echo oops >&2; exit 3"));
         assert_eq!(process.wait(Duration::from_secs(20)).and_then(|status| status.code()), Some(3));
         assert_eq!(process.complaint(), "oops");
-        let user = std::fs::read_to_string(folder.path().join("console")).expect("console");
-        assert_ne!(user.trim(), "0");
+        let told = std::fs::read_to_string(folder.path().join("console")).expect("console");
+        let told: Vec<_> = told.lines().filter_map(|line| line.split_once(' ')).collect();
+        assert_eq!(told.len(), 6, "{told:?}");
+        for (name, value) in told {
+            assert_eq!(value.trim_start_matches('0').is_empty(), name != "Uid:", "{name} {value}");
+        }
     }
 
     #[test]
-    fn a_user_is_one_sessions_alone_until_it_is_given_back() {
-        let folder = tempfile::tempdir().expect("folder");
-        let take = || take_user(folder.path()).expect("a user");
-        let (first, second) = (take(), take());
-        assert_ne!(first.id, second.id);
-        let given_back = first.id;
-        drop(first);
-        assert_eq!(take().id, given_back);
-        let _all: Vec<User> = USERS.skip(1).map(|_| take()).collect();
-        assert!(take_user(folder.path()).is_err(), "the pool is used up");
-        drop(second);
+    fn it_is_limited_before_it_begins() {
+        let (mut process, folder) = shell("echo $(ulimit -c) $(ulimit -n) $(ulimit -f)");
+        assert!(
+            process.wait(Duration::from_secs(20)).is_some_and(|status| status.success()),
+            "{}",
+            process.complaint()
+        );
+        assert_eq!(process.complaint(), "");
+        let told = std::fs::read_to_string(folder.path().join("console")).expect("console");
+        // The shell tells file sizes in blocks of 512 bytes.
+        assert_eq!(told.trim(), format!("0 1024 {}", (128 + 64) * 2048));
     }
 
     #[test]
     fn dropping_kills() {
-        let (process, _folder) = shell("exec sleep 1000");
-        let id = process.child.id();
+        let (process, _folder) = shell("while :; do :; done");
+        let pid = process.qemu.as_ref().expect("QEMU").pid;
+        assert!(process.cpu_time().is_some());
         drop(process);
-        assert!(!Path::new(&format!("/proc/{id}")).exists());
+        assert!(!Path::new(&format!("/proc/{pid}")).exists());
+    }
+
+    #[test]
+    fn a_signal_is_told_as_one() {
+        let (mut process, _folder) = shell("while :; do :; done");
+        let pid = process.qemu.as_ref().expect("QEMU").pid;
+        rustix::process::kill_process(pid, Signal::KILL).expect("kill");
+        let status = process.wait(Duration::from_secs(60)).expect("it ends");
+        assert_eq!(how(status), "killed by signal 9");
     }
 }

@@ -308,7 +308,14 @@ fn of_tap(event: &Event) -> bool {
     let vm = event.kind.name().starts_with("vm.");
     let device = matches!(
         event.kind,
-        Kind::DiskWrite { .. } | Kind::NetFlow { .. } | Kind::NetLease { .. } | Kind::NetDns { .. }
+        Kind::DiskWrite { .. }
+            | Kind::NetFlow { .. }
+            | Kind::NetLease { .. }
+            | Kind::NetDns { .. }
+            | Kind::NetStream { .. }
+            | Kind::NetHttp { .. }
+            | Kind::NetTls { .. }
+            | Kind::NetMail { .. }
     );
     let own = matches!(event.kind, Kind::VmIntrospection { .. } | Kind::VmGap { at: Source::Tap, .. });
     event.source == Source::Tap && !device && (!vm || own)

@@ -69,7 +69,7 @@ pub enum Verdict {
     /// The kernel's own patching.
     Silent,
     /// The kernel's own means, used to redirect a function.
-    Hooked(Kind),
+    Hooked(Box<Kind>),
     /// Anything else.
     Attack,
 }
@@ -174,12 +174,12 @@ impl Pokes {
         match code[0] {
             BREAKPOINT | NOP => Verdict::Silent,
             CALL if address != entry => Verdict::Silent,
-            CALL => Verdict::Hooked(Kind::KernelFunctionHooked {
+            CALL => Verdict::Hooked(Box::new(Kind::KernelFunctionHooked {
                 function: integrity.symbol(&context.tap.kernel, slide, entry),
                 address: entry,
                 target,
                 target_symbol: integrity.symbol(&context.tap.kernel, slide, target),
-            }),
+            })),
             _ => Verdict::Attack,
         }
     }

@@ -113,7 +113,7 @@ fn one(context: &Context<'_>, rip: u64, change: &Change) -> Result<(), Unreadabl
         Verdict::Silent => Ok(()),
         Verdict::Hooked(kind) => {
             if integrity.may_tell(tap) {
-                context.emit_with_registers(kind)?;
+                context.emit_with_registers(*kind)?;
             }
             Ok(())
         }

@@ -1,8 +1,10 @@
 //! The drive-by download, held against the trace that its story promises, under each policy and on both kernels.
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use lava_event::{Action, DiskRegion, Kind, Sha256, Stage};
+use lava_export::Format;
 use regex_lite::Regex;
 use serde::Deserialize;
 
@@ -210,6 +212,22 @@ fn the_log_is_enough(ran: &Ran) {
     assert!(told.contains("CHANGED") && told.contains("events.jsonl, line"), "{told}");
 }
 
+/// A real session in every format, judged by the validators of `lava-export`'s own tests.
+fn exports_are_valid(ran: &Ran) {
+    let python = std::env::var_os("LAVA_TEST_VALIDATORS").expect("LAVA_TEST_VALIDATORS: run `cargo xtask test`");
+    for format in Format::ALL {
+        let (name, file) = (format.name(), ran.session.dir().join(format.name()));
+        let mut export = lava();
+        export.args(["export", "--format", name, "--out"]).arg(&file).arg(ran.session.dir());
+        let output = export.output().unwrap();
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        let script = root().join(format!("crates/lava-export/tests/validators/{name}.py"));
+        let output = Command::new(&python).arg(script).arg(&file).output().unwrap();
+        let told = [output.stdout, output.stderr].concat();
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&told));
+    }
+}
+
 #[test]
 fn observe_lets_the_attack_play_on() {
     let ran = play("observe", "6.1", true);
@@ -222,6 +240,7 @@ fn observe_lets_the_attack_play_on() {
     let manifest = ran.session.manifest();
     assert_ne!(manifest.mbr_before, manifest.mbr_after, "the real disk's first sector has changed");
     assert!(planted_code_ran(&ran), "the planted boot sector ran after the restart\n{}", ran.console);
+    exports_are_valid(&ran);
 }
 
 #[test]

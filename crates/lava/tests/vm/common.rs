@@ -3,9 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use lava_event::{Event, Finding};
 use lava_evidence::Session;
+
+/// Much longer than it takes on a busy machine.
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// One micro-VM at a time: two would only slow each other down.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -72,4 +76,26 @@ pub fn read(output: &Output, out: tempfile::TempDir) -> Ran {
         assert_eq!(event.seq, seq, "the stream has no gaps");
     }
     Ran { code: output.status.code(), stdout, stderr, session, events, findings, console, _out: out }
+}
+
+/// The QEMU of this `lava`: its cage is between them.
+pub fn qemu_of(supervisor: u32) -> Option<u32> {
+    let parent = |pid: u32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse::<u32>().ok()
+    };
+    std::fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let name = std::fs::read_to_string(entry.path().join("comm")).ok()?;
+        (name.starts_with("qemu") && parent(parent(pid)?)? == supervisor).then_some(pid)
+    })
+}
+
+/// Waits until it holds.
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < LIMIT, "{what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }

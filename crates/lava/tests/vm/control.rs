@@ -2,29 +2,16 @@
 
 use std::path::Path;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
 use lava_event::Kind;
 
-use crate::common::{lava, read, turn};
-
-/// Much longer than it takes on a busy machine.
-const LIMIT: Duration = Duration::from_secs(120);
+use crate::common::{lava, read, turn, until};
 
 /// Events recorded so far.
 fn recorded(out: &Path) -> usize {
     let session = std::fs::read_dir(out).unwrap().next();
     let log = session.and_then(|dir| std::fs::read_to_string(dir.ok()?.path().join("events.jsonl")).ok());
     log.map_or(0, |log| log.lines().filter(|line| line.contains("/home/user/tick")).count())
-}
-
-/// Waits until it holds.
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < LIMIT, "{what}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
 }
 
 fn ctl(out: &Path, command: &str) -> String {

@@ -2,13 +2,16 @@
 
 mod attack;
 mod benign;
+mod cage;
 mod common;
 mod control;
 mod files;
 mod ground_truth;
+mod kernel;
 mod known_count;
 mod memory;
 mod processes;
+mod profiles;
 mod refuse;
 mod trouble;
 mod truth;

@@ -246,7 +246,7 @@ fn bytes(seen: &Seen) {
 /// What left the machine: each flow of the wire is joined to the process that made it.
 fn wire(seen: &Seen) {
     let mut graph = Graph::new();
-    seen.ran.events.iter().for_each(|event| drop(graph.apply(event)));
+    seen.ran.events.iter().for_each(|event| graph.apply(event));
     for (protocol, to, pid) in
         [(Protocol::Tcp, "10.77.0.3:22", seen.fact("flow")), (Protocol::Udp, "10.77.0.4:9999", seen.fact("self"))]
     {

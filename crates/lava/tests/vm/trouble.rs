@@ -6,18 +6,7 @@ use std::process::Stdio;
 use lava_event::Kind;
 use lava_evidence::State;
 
-use crate::common::{lava, read, turn};
-
-/// The QEMU below this `lava`.
-fn qemu_of(supervisor: u32) -> Option<u32> {
-    std::fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
-        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
-        let status = std::fs::read_to_string(entry.path().join("status")).ok()?;
-        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse::<u32>().ok()?;
-        let name = std::fs::read_to_string(entry.path().join("comm")).ok()?;
-        (parent == supervisor && name.starts_with("qemu")).then_some(pid)
-    })
-}
+use crate::common::{lava, qemu_of, read, turn};
 
 #[test]
 fn qemu_killed_in_the_middle() {

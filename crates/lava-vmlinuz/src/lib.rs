@@ -3,9 +3,16 @@
 //! The boot protocol says where the compressed payload lies (Documentation/arch/x86/boot.rst, Linux 6.12, "The
 //! real-mode kernel header", `payload_offset`, protocol 2.08 and later). The payload is the ELF file `vmlinux`, stripped,
 //! packed with one of the kernel's compressors. Its last four bytes are its unpacked length: gzip's own trailer, or what the
-//! build appends (`size_append`, scripts/Makefile.lib). What unpacks to another length is refused. After the ELF file the unpacked bytes may hold relocations: ELF readers ignore them.
+//! build appends (`size_append`, scripts/Makefile.lib). What unpacks to another length is refused. After the ELF file the unpacked
+//! bytes may hold relocations: ELF readers ignore them.
+//!
+//! Done in the supervisor, once per template: no decompressor is in QEMU's process.
+//!
+//! *Invariant:* no I/O; nothing here panics, loops or allocates without bound on what it reads.
 //!
 //! Limits: at most [`MAX_ELF`] bytes come out; arm64's EFI zboot images are not read.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 mod lzop;
 

@@ -1,0 +1,273 @@
+//! Elastic Common Schema: one JSON object a line, for Elastic and what reads its names.
+//!
+//! Names and values are those of [`VERSION`]. What ECS has no field for stands in `labels.lava_*` and in `message`.
+
+use lava_event::{FileId, FileType, Finding, Kind, NetEndpoint, Process};
+use serde_json::{Map, Value, json};
+
+use crate::clock::micros;
+use crate::facts::{self, Facts};
+use crate::lines::{Context, Lines, base, folder, level, program};
+use crate::summary::protocol;
+use crate::walk::Seen;
+use crate::{attack, text};
+
+/// The version of ECS.
+pub(crate) const VERSION: &str = "9.4.0";
+
+/// The format.
+pub(crate) struct Ecs;
+
+impl Lines for Ecs {
+    fn event(&self, context: &Context, seen: &Seen<'_>) -> String {
+        let event = seen.event;
+        let (category, kinds) = category(&event.kind);
+        let mut line = common(context, event.time_ns);
+        line["message"] = text::plain(&event.kind.sentence()).into();
+        line["event"] = json!({
+            "id": context.event(event).to_string(), "kind": "event", "category": [category], "type": kinds,
+            "action": event.kind.name(), "sequence": event.seq, "module": "lava", "dataset": "lava.event", "provider": event.source,
+        });
+        line["labels"]["lava_tainted"] = seen.tainted.to_string().into();
+        let facts = facts::of(&event.kind);
+        if let Some(process) = &event.process {
+            line["process"] = acting(context, process, &facts);
+            line["user"] = json!({"id": process.uid.to_string()});
+        } else if let Some(actor) = seen.actor {
+            line["process"] = json!({"pid": actor.pid, "entity_id": context.process(actor).to_string()});
+        }
+        if let Some(path) = facts.path {
+            line["file"] = file(&text::name(path), &facts);
+        }
+        network(&mut line, &event.kind, &facts);
+        let mut related = Map::new();
+        let ips: Vec<String> =
+            [facts.local, facts.remote].into_iter().flatten().map(|end| end.address.to_string()).collect();
+        if !ips.is_empty() {
+            related.insert("ip".into(), ips.into());
+        }
+        if let Some(sha256) = facts.sha256 {
+            related.insert("hash".into(), json!([sha256]));
+        }
+        if !related.is_empty() {
+            line["related"] = related.into();
+        }
+        if let Some(other) = facts.other {
+            line["labels"]["lava_other_process"] = text::plain(&other.to_string()).into();
+        }
+        line.to_string()
+    }
+
+    fn finding(&self, context: &Context, n: usize, finding: &Finding) -> String {
+        let mut line = common(context, finding.time_ns);
+        line["message"] = finding.title.as_str().into();
+        line["event"] = json!({
+            "id": context.finding(n).to_string(), "kind": "alert", "category": ["intrusion_detection"], "type": ["info"],
+            "action": "lava.finding", "module": "lava", "dataset": "lava.finding", "severity": u64::from(level(finding.severity)) * 20 - 1,
+            "reason": finding.why,
+        });
+        line["rule"] = json!({
+            "name": finding.detector, "category": finding.stage.name(), "description": finding.why,
+        });
+        line["labels"]["lava_grade"] = finding.grade.to_string().into();
+        line["labels"]["lava_severity"] = json!(finding.severity);
+        let seqs: Vec<String> = finding.events.iter().take(100).map(ToString::to_string).collect();
+        line["labels"]["lava_events"] = seqs.join(" ").into();
+        if let Some(process) = finding.process {
+            line["process"] = json!({"pid": process.pid, "entity_id": context.process(process).to_string()});
+        }
+        if attack::is_technique(&finding.technique.id) {
+            line["threat"] = threat(&finding.technique.id, &finding.technique.name);
+        }
+        line.to_string()
+    }
+}
+
+fn common(context: &Context, time_ns: u64) -> Value {
+    let manifest = &context.manifest;
+    json!({
+        "@timestamp": micros(context.clock.at(time_ns)),
+        "ecs": {"version": VERSION},
+        "observer": {
+            "vendor": "LAVA", "product": "LAVA", "type": "sandbox",
+            "version": manifest.lava, "hostname": manifest.host,
+        },
+        "host": {"id": manifest.session, "os": {"type": "linux", "kernel": manifest.image.kernel}},
+        "labels": {"lava_session": manifest.session, "lava_task_sha256": manifest.task.sha256, "lava_task": manifest.task.name},
+    })
+}
+
+fn threat(id: &str, name: &str) -> Value {
+    let technique = match id.split_once('.') {
+        None => json!({"id": [id], "name": [name], "reference": [attack::url(id)]}),
+        Some((whole, _)) => json!({
+            "id": [whole], "reference": [attack::url(whole)],
+            "subtechnique": {"id": [id], "name": [name], "reference": [attack::url(id)]},
+        }),
+    };
+    json!({"framework": "MITRE ATT&CK", "technique": technique})
+}
+
+fn acting(context: &Context, process: &Process, facts: &Facts<'_>) -> Value {
+    let mut out = json!({
+        "pid": process.pid, "entity_id": context.process(process.key()).to_string(), "name": program(process),
+        "thread": {"id": process.tid, "name": text::name(&process.comm)}, "parent": {"pid": process.ppid},
+    });
+    if !process.exe.is_empty() {
+        out["executable"] = text::name(&process.exe).into();
+    }
+    if let Some((argv, cwd)) = facts.exec {
+        out["args"] = argv.iter().take(100).map(text::name).collect::<Vec<_>>().into();
+        out["args_count"] = argv.len().into();
+        out["command_line"] = text::command(argv).into();
+        out["working_directory"] = text::name(cwd).into();
+    }
+    out
+}
+
+fn file(path: &str, facts: &Facts<'_>) -> Value {
+    let mut out = json!({"path": path, "name": base(path)});
+    if let Some(folder) = folder(path) {
+        out["directory"] = folder.into();
+    }
+    if let Some(id) = facts.file {
+        inode(&mut out, id);
+    }
+    if let Some(target) = facts.target {
+        out["target_path"] = text::name(target).into();
+    }
+    if let Some(sha256) = facts.sha256 {
+        out["hash"] = json!({"sha256": sha256});
+    }
+    out
+}
+
+fn inode(out: &mut Value, id: &FileId) {
+    out["inode"] = id.inode.to_string().into();
+    out["mode"] = format!("{:04o}", id.mode & 0o7777).into();
+    out["uid"] = id.uid.to_string().into();
+    out["gid"] = id.gid.to_string().into();
+    out["size"] = i64::try_from(id.size).unwrap_or(i64::MAX).into();
+    let kind = match id.file_type() {
+        FileType::Regular => "file",
+        FileType::Directory => "dir",
+        FileType::Symlink => "symlink",
+        _ => return,
+    };
+    out["type"] = kind.into();
+}
+
+fn network(line: &mut Value, kind: &Kind, facts: &Facts<'_>) {
+    let Some(transport) = facts.protocol else { return };
+    let mut network = json!({"transport": protocol(transport)});
+    if let Some(end) = facts.remote.or(facts.local) {
+        network["type"] = if end.address.is_ipv4() { "ipv4" } else { "ipv6" }.into();
+    }
+    let end = |end: &NetEndpoint| json!({"ip": end.address, "port": end.port, "address": end.address});
+    if let Some(local) = facts.local {
+        line["source"] = end(local);
+    }
+    if let Some(remote) = facts.remote {
+        line["destination"] = end(remote);
+    }
+    if let Some(name) = facts.socket.filter(|name| !name.is_empty()) {
+        line["destination"] = json!({"address": text::name(name)});
+    }
+    if let Some((sent, received)) = facts.traffic {
+        let bytes = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        network["bytes"] = bytes(sent.saturating_add(received)).into();
+        for (name, count) in [("source", sent), ("destination", received)] {
+            line[name]["bytes"] = bytes(count).into();
+        }
+    }
+    if let Kind::NetDns { question, addresses, qtype, .. } = kind {
+        network["protocol"] = "dns".into();
+        line["dns"] = json!({
+            "question": {"name": text::name(question), "type": qtype_name(*qtype)}, "type": "answer", "resolved_ip": addresses,
+        });
+    }
+    line["network"] = network;
+}
+
+/// A record type's name (IANA); `TYPE123` as RFC 3597 writes an unknown one.
+pub(crate) fn qtype_name(qtype: u16) -> String {
+    let known = [
+        (1, "A"),
+        (2, "NS"),
+        (5, "CNAME"),
+        (6, "SOA"),
+        (12, "PTR"),
+        (15, "MX"),
+        (16, "TXT"),
+        (28, "AAAA"),
+        (33, "SRV"),
+        (65, "HTTPS"),
+        (255, "ANY"),
+    ];
+    known.iter().find(|(n, _)| *n == qtype).map_or_else(|| format!("TYPE{qtype}"), |(_, name)| (*name).to_owned())
+}
+
+/// `event.category` and `event.type`.
+fn category(kind: &Kind) -> (&'static str, &'static [&'static str]) {
+    match kind {
+        Kind::ProcessFork { .. } | Kind::ProcessExec { .. } => ("process", &["start"]),
+        Kind::ProcessExit { .. } => ("process", &["end"]),
+        Kind::ProcessPtrace { .. } => ("process", &["access"]),
+        Kind::ProcessCredentials { .. }
+        | Kind::ProcessNamespaces { .. }
+        | Kind::ProcessChroot { .. }
+        | Kind::ProcessName { .. }
+        | Kind::MemoryRemoteWrite { .. } => ("process", &["change"]),
+        Kind::ProcessMemfd { .. } | Kind::FileCreate { .. } => ("file", &["creation"]),
+        Kind::FileOpen { .. } | Kind::FileRead { .. } => ("file", &["access"]),
+        Kind::FileUnlink { .. } => ("file", &["deletion"]),
+        Kind::FileContent { .. } => ("file", &["info"]),
+        Kind::FileWrite { .. }
+        | Kind::FileMapWrite { .. }
+        | Kind::FileTruncate { .. }
+        | Kind::FileXattr { .. }
+        | Kind::FileAttributes { .. }
+        | Kind::FileRename { .. } => ("file", &["change"]),
+        Kind::NetConnect { .. } | Kind::NetAccept { .. } => ("network", &["connection", "start"]),
+        Kind::NetTransfer { .. } | Kind::NetFlow { .. } | Kind::NetStream { .. } => {
+            ("network", &["connection", "info"])
+        }
+        Kind::NetDns { .. } | Kind::NetHttp { .. } | Kind::NetTls { .. } | Kind::NetMail { .. } => {
+            ("network", &["protocol", "info"])
+        }
+        Kind::NetSocket { .. }
+        | Kind::NetBind { .. }
+        | Kind::NetListen { .. }
+        | Kind::NetFlowOwner { .. }
+        | Kind::NetLease { .. } => ("network", &["info"]),
+        Kind::KernelModuleLoad { .. } | Kind::KernelBpfLoad { .. } => ("driver", &["start"]),
+        Kind::KernelModuleUnload { .. } => ("driver", &["end"]),
+        Kind::FileMount { .. }
+        | Kind::FileUnmount { .. }
+        | Kind::KernelKexec { .. }
+        | Kind::KernelImmutableWrite { .. }
+        | Kind::KernelRegister { .. }
+        | Kind::KernelFunctionHooked { .. }
+        | Kind::DiskWrite { .. } => ("host", &["change"]),
+        Kind::KernelHiddenTask { .. } | Kind::KernelHiddenModule { .. } => ("host", &["info"]),
+        Kind::ProcessExisting { .. }
+        | Kind::ProcessSignal { .. }
+        | Kind::MemoryMap { .. }
+        | Kind::MemoryProtect { .. }
+        | Kind::MemoryUnbackedExecution { .. }
+        | Kind::MemoryStackPivot { .. }
+        | Kind::MemoryReturnToData { .. }
+        | Kind::ApiCall { .. } => ("process", &["info"]),
+        Kind::VmStarted { .. }
+        | Kind::VmIntrospection { .. }
+        | Kind::VmCloned { .. }
+        | Kind::VmTask { .. }
+        | Kind::VmMember { .. }
+        | Kind::VmTaskExit { .. }
+        | Kind::VmReset { .. }
+        | Kind::VmDecision { .. }
+        | Kind::VmGap { .. }
+        | Kind::VmEnded { .. }
+        | Kind::VmResponse { .. } => ("host", &["info"]),
+    }
+}

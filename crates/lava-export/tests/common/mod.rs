@@ -1,0 +1,173 @@
+//! Sessions to export: an attack, a hostile guest that chooses every name, and a clean one.
+
+#[path = "../../../lava-graph/tests/common/mod.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod log;
+
+use lava_analysis::Analysis;
+use lava_event::*;
+use lava_evidence::{Manifest, Outcome, Session, SessionWriter, State, TaskFacts};
+use log::{Log, TASK, file, text};
+
+const DROPPER: &str = "/tmp/.x/dropper";
+
+/// Writes the log as a live session does, with what the detectors say of it.
+pub fn record(name: &str, events: &[Event]) -> (tempfile::TempDir, Session) {
+    let out = tempfile::tempdir().unwrap();
+    let id = SessionId("01M88QMT0DFH6PE5AV4DAJ3987".into());
+    let task = TaskFacts { name: name.into(), sha256: Sha256::of(b"task"), size: 4 };
+    let mut manifest = Manifest::new(id.clone(), "0.1.0", task, "applet", "2026-11-25T06:52:44.429224634Z");
+    manifest.image.kernel = "6.1.0-56-cloud-amd64".into();
+    manifest.policy.name = "observe".into();
+    manifest.host = "analyst's <host>".into();
+    let mut writer = SessionWriter::create(out.path(), &id, manifest).unwrap();
+    let mut analysis = Analysis::new();
+    for event in events {
+        writer.event(&Produced { event: event.clone(), artifacts: vec![] }).unwrap();
+        for finding in analysis.observe(event).findings {
+            writer.finding(&finding).unwrap();
+        }
+    }
+    let outcome =
+        Outcome { state: State::Closed, ended: "2026-11-25T06:53:07.275368918Z".into(), ..Outcome::default() };
+    let session = writer.close(&analysis.graph().trace(), outcome).unwrap();
+    (out, session)
+}
+
+fn end(address: [u8; 4], port: u16) -> NetEndpoint {
+    NetEndpoint { address: address.into(), port }
+}
+
+/// What a task does with one name: as a file, a program, an argument, a module, a question.
+fn everything(log: &mut Log, pid: u32, exe: &str, name: &GuestText, n: u64) {
+    let path = |folder: &str| GuestText::from([folder.as_bytes(), name.bytes()].concat());
+    let made = file(9000 + n, 0o100_755);
+    let kinds = [
+        Kind::FileCreate { path: path("/tmp/"), file: Some(made), what: FileType::Regular, target: Some(name.clone()) },
+        Kind::FileWrite { path: path("/tmp/"), file: made, ranges: vec![], bytes: 9, count: 1 },
+        Kind::FileContent {
+            path: path("/tmp/"),
+            file: made,
+            sha256: Sha256::of(&n.to_le_bytes()),
+            kept: 8,
+            complete: true,
+        },
+        Kind::FileRename { from: path("/tmp/"), to: path("/etc/cron.d/"), file: made },
+        Kind::ProcessExec {
+            path: path("/etc/cron.d/"),
+            argv: vec![name.clone(), name.clone()],
+            envp: vec![name.clone()],
+            truncated: false,
+            cwd: path("/"),
+            file: made,
+            interpreter: Some(name.clone()),
+        },
+        Kind::ProcessName { old: name.clone(), new: name.clone() },
+        Kind::NetConnect { protocol: Protocol::Unix, destination: None, path: Some(name.clone()) },
+        Kind::KernelModuleLoad { name: name.clone(), path: Some(path("/lib/")), address: 1, size: 1 },
+        Kind::NetLease { address: [10, 0, 0, 2].into(), host_name: Some(name.clone()), frame: 1 },
+        Kind::NetDns {
+            protocol: Protocol::Udp,
+            origin: end([10, 77, 0, 15], 5353),
+            question: name.clone(),
+            qtype: 1,
+            addresses: vec![[198, 18, 0, 5].into()],
+            frame: 2,
+        },
+        Kind::FileUnlink { path: path("/etc/cron.d/"), file: made },
+    ];
+    for kind in kinds {
+        log.act(pid, exe, kind);
+        if let Some(Event { process: Some(process), .. }) = log.0.last_mut() {
+            process.comm = name.clone();
+            process.exe = path("/usr/bin/");
+        }
+    }
+}
+
+/// The drive-by, which also calls home.
+pub fn attack() -> Vec<Event> {
+    let mut log = Log(log::drive_by());
+    let dropper = file(50, 0o100_755);
+    let content = Sha256::of(b"dropper");
+    let origin = end([10, 77, 0, 15], 40_000);
+    let remote = end([203, 0, 113, 7], 443);
+    for kind in [
+        Kind::FileContent { path: text(DROPPER), file: dropper, sha256: content, kept: 7, complete: true },
+        Kind::NetFlowOwner { protocol: Protocol::Udp, origin, destination: end([10, 77, 0, 1], 53) },
+    ] {
+        log.act(201, DROPPER, kind);
+    }
+    let addresses = vec![[198, 18, 0, 5].into()];
+    let question = text("c2.example.com");
+    log.raw(None, Kind::NetDns { protocol: Protocol::Udp, origin, question, qtype: 1, addresses, frame: 3 });
+    for destination in [end([198, 18, 0, 5], 80), remote] {
+        log.act(201, DROPPER, Kind::NetConnect { protocol: Protocol::Tcp, destination: Some(destination), path: None });
+    }
+    log.act(
+        201,
+        DROPPER,
+        Kind::NetTransfer {
+            protocol: Protocol::Tcp,
+            local: Some(origin),
+            remote: Some(remote),
+            path: None,
+            socket: 7,
+            peer: None,
+            sent: 120,
+            received: 4096,
+            sends: 2,
+            receives: 3,
+        },
+    );
+    everything(&mut log, 202, "/usr/local/bin/helper", &text("plain"), 1);
+    log.0
+}
+
+/// Names that were chosen to do harm, in some format or another.
+pub fn evil_names() -> Vec<GuestText> {
+    let long = "A".repeat(4096);
+    let mut names: Vec<GuestText> = [
+        "<script>alert(1)</script>",
+        "=cmd|' /C calc'!A0",
+        "+1+1",
+        "-2+3",
+        "@SUM(1+1)",
+        "\t=1+1",
+        "\"quoted\", 'single'; semicolon",
+        "evil\u{202e}gpj.exe",
+        "\u{1b}[2Jclear\u{7}\u{9b}31m",
+        "line\nbreak\r\nagain",
+        "tab\there\u{b}",
+        "CEF:0|pipe|\\|=|\\=",
+        "] closing \"bracket\\",
+        "${jndi:ldap://x/y}",
+        "]]>&amp;&#0;<!--",
+        "\u{fffe}\u{ffff}\u{feff}\u{200b}",
+        "'; DROP TABLE x; --",
+        "\\u0000 \\x41 \\",
+        "-- x.",
+        "",
+        " ",
+        long.as_str(),
+    ]
+    .map(GuestText::from)
+    .into();
+    names.push(GuestText::from(b"\xff\xfe\x80 no UTF-8 \xc3".to_vec()));
+    names.push(GuestText::from(b"nul\0byte".to_vec()));
+    names
+}
+
+/// A guest that chooses every name it can.
+pub fn hostile() -> Vec<Event> {
+    let mut log = Log::task("/usr/bin/java", "/home/user/evil.jar");
+    for (n, name) in evil_names().iter().enumerate() {
+        everything(&mut log, TASK, "/usr/bin/java", name, n as u64);
+    }
+    log.0
+}
+
+/// A task that only reads what it was given.
+pub fn clean() -> Vec<Event> {
+    Log::task("/usr/bin/java", "/home/user/good.jar").0
+}

@@ -1,0 +1,117 @@
+//! What all conversations of a session share, and what one of them is told with each frame.
+
+use std::time::Duration;
+
+use lava_event::{Artifact, Kind, NetEndpoint};
+
+use crate::dns;
+
+/// Bytes that a session keeps of what its guest said and was told, beside the capture: 128 MiB. They are in memory only until
+/// their conversation has ended.
+const KEPT_LIMIT: usize = 128 << 20;
+/// What an artifact costs on top of its bytes, so that a guest cannot make millions of tiny ones.
+const KEPT_EACH: usize = 4096;
+
+/// An event, and the bytes it names.
+pub type Told = (Kind, Vec<Artifact>);
+
+/// The world beyond the guest's network card.
+#[derive(Debug, Default)]
+pub struct World {
+    /// Who has which address.
+    pub names: dns::Names,
+    /// How much may still be kept.
+    pub budget: Budget,
+}
+
+/// The two ends of a conversation.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Ends {
+    /// The guest's.
+    pub origin: NetEndpoint,
+    /// Ours.
+    pub destination: NetEndpoint,
+}
+
+/// When and where in the capture something happens.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct At {
+    /// Since the micro-VM was started.
+    pub now: Duration,
+    /// The frame's number in the capture.
+    pub frame: u64,
+}
+
+/// What a service is given with each step.
+pub struct Context<'a> {
+    pub at: At,
+    pub world: &'a mut World,
+    pub told: &'a mut Vec<Told>,
+}
+
+impl Context<'_> {
+    /// Tells an event with its artifacts.
+    pub fn tell(&mut self, kind: Kind, artifacts: impl IntoIterator<Item = Artifact>) {
+        self.told.push((kind, artifacts.into_iter().collect()));
+    }
+}
+
+/// What may still be kept, bytes.
+#[derive(Debug)]
+pub struct Budget(usize);
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self(KEPT_LIMIT)
+    }
+}
+
+impl Budget {
+    fn take(&mut self, bytes: usize) -> bool {
+        let left = self.0.checked_sub(bytes);
+        self.0 = left.unwrap_or(self.0);
+        left.is_some()
+    }
+}
+
+/// The first of the bytes that went one way.
+#[derive(Debug)]
+pub struct Kept {
+    bytes: Vec<u8>,
+    limit: usize,
+    total: u64,
+}
+
+impl Kept {
+    /// Keeps at most `limit` bytes.
+    pub const fn new(limit: usize) -> Self {
+        Self { bytes: Vec::new(), limit, total: 0 }
+    }
+
+    /// Counts all and keeps what there is room for.
+    pub fn add(&mut self, bytes: &[u8], budget: &mut Budget) {
+        let whole = self.is_whole();
+        self.total = self.total.saturating_add(bytes.len() as u64);
+        let cost = if self.bytes.is_empty() { KEPT_EACH } else { 0 };
+        let room = bytes.len().min(self.limit - self.bytes.len());
+        // What is kept has no holes: after the first byte that was not, none is.
+        if whole && room > 0 && budget.take(room + cost) {
+            self.bytes.extend_from_slice(&bytes[..room]);
+        }
+    }
+
+    /// Bytes that were counted.
+    pub const fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// True if every byte was kept.
+    pub fn is_whole(&self) -> bool {
+        self.total == self.bytes.len() as u64
+    }
+
+    /// What was kept, if anything was.
+    pub fn artifact(&self) -> Option<Artifact> {
+        (!self.bytes.is_empty()).then(|| Artifact::new(&self.bytes))
+    }
+}

@@ -1,0 +1,185 @@
+// One session as the page shows it: what the server said last, the moment that is looked at, and what is selected.
+
+import { api, parse, Problem } from '../lib/api';
+import { router } from '../lib/router.svelte';
+import type { Finding, LavaEvent, Pending, ProcessLane, Session, Trace, TraceAnswer, Verdict } from '../lib/types';
+import { layout, type Layout, type Places } from './layout';
+import { fromText, relatedTo, toText, type Selection } from './selection';
+
+/** States in which more events may come. */
+const LIVE = new Set(['queued', 'starting', 'running', 'paused']);
+/** How often a live session's processes and waiting decisions are asked for. */
+const ASK_AGAIN_MS = 1000;
+/** Newest events kept for the live feed. */
+const FEED = 200;
+/** The scrubber asks the server at most this often. */
+const SCRUB_MS = 60;
+
+const EMPTY: Trace = { nodes: [], edges: [], findings: [], verdict: 'clean', decisions: [], graph_nodes: 0, graph_edges: 0 };
+
+export class SessionStore {
+  session = $state<Session | null>(null);
+  /** The trace at the newest event. */
+  head = $state.raw<TraceAnswer | null>(null);
+  /** The trace at the moment looked at; null: the newest. */
+  past = $state.raw<TraceAnswer | null>(null);
+  /** That moment, in ns; null: the newest. Moves before `past` does. */
+  at = $state<number | null>(null);
+  processes = $state.raw<ProcessLane[]>([]);
+  pending = $state.raw<(Pending & { until: number })[]>([]);
+  feed = $state.raw<LavaEvent[]>([]);
+  selection = $state<Selection | null>(null);
+  problem = $state<Problem | null>(null);
+  /** The live stream: none, connected, or lost for the moment. */
+  stream = $state<'none' | 'open' | 'lost'>('none');
+
+  answer = $derived(this.past ?? this.head);
+  trace = $derived(this.answer?.trace ?? EMPTY);
+  verdict = $derived<Verdict | null>(this.answer?.verdict ?? this.session?.verdict ?? null);
+  live = $derived(LIVE.has(this.session?.state ?? ''));
+  /** Findings as they were at the moment looked at. Their place is their number. */
+  findings = $derived<Finding[]>(this.trace.findings);
+  related = $derived(relatedTo(this.selection, this.trace, this.findings));
+  lastNs = $derived(Math.max(this.head?.until_ns ?? 0, this.session?.last_ns ?? 0, 1));
+  nowNs = $derived(this.at ?? this.lastNs);
+  layout = $derived.by<Layout>(() => {
+    void this.tidied;
+    return layout(this.trace, this.places, this.past === null);
+  });
+
+  private tidied = $state(0);
+  private places: Places = new Map();
+  private source: EventSource | null = null;
+  private timer = 0;
+  private scrubTimer = 0;
+  private asked: AbortController | null = null;
+
+  constructor(readonly id: string) {}
+
+  async open(): Promise<void> {
+    this.problem = null;
+    try {
+      const at = Number(router.query.get('at'));
+      const [session, head, processes] = await Promise.all([
+        api.session(this.id), api.trace(this.id), api.processes(this.id),
+      ]);
+      this.session = session;
+      this.head = head;
+      this.processes = processes.processes;
+      this.selection = fromText(router.query.get('sel'));
+      if (at > 0) this.scrub(at);
+      if (this.live) this.follow();
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  close(): void {
+    this.source?.close();
+    this.source = null;
+    clearInterval(this.timer);
+    clearTimeout(this.scrubTimer);
+    this.asked?.abort();
+  }
+
+  select(selection: Selection | null): void {
+    this.selection = selection;
+    router.set({ sel: toText(selection) });
+  }
+
+  /** Shows the session as it was at a moment; null: as it is. */
+  scrub(ns: number | null): void {
+    this.at = ns === null || ns >= this.lastNs ? null : Math.max(0, Math.round(ns));
+    router.set({ at: this.at === null ? null : String(this.at) });
+    if (this.at === null) {
+      clearTimeout(this.scrubTimer);
+      this.scrubTimer = 0;
+      this.asked?.abort();
+      this.past = null;
+    } else if (!this.scrubTimer) {
+      this.scrubTimer = window.setTimeout(() => void this.fetchPast(), SCRUB_MS);
+    }
+  }
+
+  /** Gives every card a new place, as if the session had been opened now. */
+  tidy(): void {
+    this.places.clear();
+    this.tidied += 1;
+  }
+
+  async respond(command: string): Promise<void> {
+    await api.respond(this.id, command);
+    this.session = await api.session(this.id);
+  }
+
+  async decide(seq: number, action: 'allow' | 'deny' | 'remediate'): Promise<void> {
+    await api.decide(this.id, seq, action);
+    this.pending = this.pending.filter((each) => each.event.seq !== seq);
+  }
+
+  private async fetchPast(): Promise<void> {
+    const at = this.at;
+    this.scrubTimer = 0;
+    if (at === null) return;
+    this.asked?.abort();
+    this.asked = new AbortController();
+    try {
+      const answer = await api.trace(this.id, at, this.asked.signal);
+      if (this.at !== null) this.past = answer;
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  private follow(): void {
+    const source = new EventSource(api.streamUrl(this.id, this.head?.until ?? 0));
+    this.source = source;
+    source.onopen = () => (this.stream = 'open');
+    source.onerror = () => (this.stream = source.readyState === EventSource.CLOSED ? 'none' : 'lost');
+    const on = <T>(kind: string, then: (said: T) => void): void =>
+      source.addEventListener(kind, (message) => then(parse((message as MessageEvent<string>).data) as T));
+    on<TraceAnswer>('trace', (answer) => (this.head = answer));
+    on<{ events: LavaEvent[] }>('events', ({ events }) => (this.feed = [...this.feed, ...events].slice(-FEED)));
+    on<Session>('session', (session) => (this.session = session));
+    on<{ pending: Pending[] }>('pending', ({ pending }) => this.wait(pending));
+    on<Session>('end', (session) => void this.ended(session));
+    this.timer = window.setInterval(() => void this.askAgain(), ASK_AGAIN_MS);
+    void this.askAgain();
+  }
+
+  private async askAgain(): Promise<void> {
+    try {
+      const [processes, decisions] = await Promise.all([api.processes(this.id), api.decisions(this.id)]);
+      this.processes = processes.processes;
+      this.wait(decisions.pending ?? []);
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+      this.stream = 'lost'; // The next round tells.
+    }
+  }
+
+  private wait(pending: Pending[]): void {
+    const now = performance.now();
+    this.pending = pending.map((each) => ({ ...each, until: now + each.remaining_ms }));
+  }
+
+  private async ended(session: Session): Promise<void> {
+    this.close();
+    this.stream = 'none';
+    this.pending = [];
+    this.session = session;
+    try {
+      const [head, processes] = await Promise.all([api.trace(this.id), api.processes(this.id)]);
+      this.head = head;
+      this.processes = processes.processes;
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  private fail(error: unknown): void {
+    if (error instanceof DOMException && error.name === 'AbortError') return;
+    if (!(error instanceof Problem)) throw error;
+    this.problem = error;
+  }
+}
