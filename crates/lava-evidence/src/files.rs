@@ -24,6 +24,19 @@ pub(crate) fn create(path: &Path) -> Result<File, Error> {
     file.map_err(|error| Error::io("create", path, error))
 }
 
+/// Marks the file as being written, until it is closed or its process ends, however that ends.
+pub(crate) fn lock(path: &Path, file: &File) -> Result<(), Error> {
+    let locked = rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive);
+    locked.map_err(|error| Error::io("lock", path, error.into()))
+}
+
+/// True if somebody has marked it so.
+pub(crate) fn is_locked(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    let locked = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared);
+    locked == Err(rustix::io::Errno::WOULDBLOCK)
+}
+
 /// The whole content or none of it, also after a crash.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let mut part = path.as_os_str().to_owned();

@@ -10,7 +10,7 @@
 //! | `trace.json`, `trace.svg`, `report.html` | the simplified graph; it drawn; everything for a reader |
 //! | `traffic.pcapng`, `console.log`, `memory-N.elf` | written by others into the same folder |
 //!
-//! [`SessionWriter`] writes it while the session runs, [`Session`] reads it, [`svg`] and [`report`] draw it.
+//! [`SessionWriter`] writes it while the session runs, [`Session`] reads it, [`Follow`] reads its logs while they grow, [`svg`] and [`report`] draw it.
 //!
 //! *Invariants:* a crash or a full disk leaves a valid prefix. Nothing from the guest reaches SVG or HTML unescaped.
 //! The report fetches nothing and runs no script. The same folder gives the same picture, byte by byte.
@@ -23,6 +23,7 @@ pub mod bundle;
 pub mod chain;
 mod error;
 mod files;
+mod follow;
 mod manifest;
 mod place;
 mod reader;
@@ -33,6 +34,7 @@ mod writer;
 
 pub use chain::{ChainReport, Problem};
 pub use error::Error;
+pub use follow::Follow;
 pub use manifest::{ImageFacts, Manifest, PolicyFacts, State, TaskFacts};
 pub use reader::{Events, Listed, MAX_LINE, Session};
 pub use writer::{MAX_ARTIFACT, MAX_ARTIFACTS_TOTAL, Outcome, SessionWriter};

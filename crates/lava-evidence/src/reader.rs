@@ -80,7 +80,9 @@ impl Session {
         let mut found = Vec::new();
         for entry in fs::read_dir(root).map_err(|error| Error::io("read", root, error))? {
             let dir = entry.map_err(|error| Error::io("read", root, error))?.path();
-            if dir.is_dir() {
+            // The console keeps what it needs in a hidden folder among them.
+            let hidden = dir.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+            if dir.is_dir() && !hidden {
                 found.push(Listed { session: Self::open(&dir), dir });
             }
         }
@@ -103,6 +105,12 @@ impl Session {
     #[must_use]
     pub const fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// True while whoever writes it lives: it holds a lock on the log.
+    #[must_use]
+    pub fn is_being_written(&self) -> bool {
+        files::is_locked(&self.place.path("events.jsonl"))
     }
 
     /// Its events, one by one.
@@ -292,11 +300,14 @@ impl Session {
 }
 
 /// The lines of a file, bounded.
-struct Lines {
-    path: PathBuf,
-    reader: BufReader<Box<dyn Read + Send>>,
-    number: u64,
-    torn: Option<u64>,
+#[derive(Debug)]
+pub(crate) struct Lines<R = Box<dyn Read + Send>> {
+    pub(crate) path: PathBuf,
+    pub(crate) reader: BufReader<R>,
+    pub(crate) number: u64,
+    pub(crate) torn: Option<u64>,
+    /// Bytes of the whole lines so far.
+    pub(crate) offset: u64,
 }
 
 impl Lines {
@@ -304,11 +315,17 @@ impl Lines {
         let path = place.path(name);
         let missing = || Error::io("read", &path, std::io::ErrorKind::NotFound.into());
         let file = place.open(name)?.ok_or_else(missing)?;
-        Ok(Self { path, reader: BufReader::with_capacity(64 * 1024, file), number: 0, torn: None })
+        Ok(Self::over(path, file))
+    }
+}
+
+impl<R: Read> Lines<R> {
+    pub(crate) fn over(path: PathBuf, file: R) -> Self {
+        Self { path, reader: BufReader::with_capacity(64 * 1024, file), number: 0, torn: None, offset: 0 }
     }
 
     /// The next line without its end; `None` at the end and before a torn last line.
-    fn next(&mut self) -> Result<Option<Vec<u8>>, Error> {
+    pub(crate) fn next(&mut self) -> Result<Option<Vec<u8>>, Error> {
         let mut line = Vec::new();
         let read = (&mut self.reader).take(MAX_LINE as u64 + 1).read_until(b'\n', &mut line);
         let read = read.map_err(|error| Error::io("read", &self.path, error))?;
@@ -317,6 +334,7 @@ impl Lines {
         }
         self.number += 1;
         if line.last() == Some(&b'\n') {
+            self.offset += read as u64;
             line.pop();
             return Ok(Some(line));
         }
@@ -324,7 +342,8 @@ impl Lines {
             self.torn = Some(self.number);
             return Ok(None);
         }
-        self.reader.skip_until(b'\n').map_err(|error| Error::io("read", &self.path, error))?;
+        let rest = self.reader.skip_until(b'\n').map_err(|error| Error::io("read", &self.path, error))?;
+        self.offset += (read + rest) as u64;
         Err(self.wrong(format!("longer than {} MiB: LAVA writes no such line; it is left out", MAX_LINE >> 20)))
     }
 
@@ -332,7 +351,7 @@ impl Lines {
         Error::Line { path: self.path.clone(), line: self.number, problem }
     }
 
-    fn parse<T: DeserializeOwned>(&self, line: &[u8]) -> Result<T, Error> {
+    pub(crate) fn parse<T: DeserializeOwned>(&self, line: &[u8]) -> Result<T, Error> {
         serde_json::from_slice(line)
             .map_err(|error| self.wrong(format!("{error}; `lava verify` tells what else is wrong")))
     }

@@ -103,6 +103,7 @@ impl SessionWriter {
             manifest,
             dir,
         };
+        files::lock(&writer.events.path, &writer.events.file)?;
         writer.write_json("manifest.json", &writer.manifest)?;
         Ok(writer)
     }

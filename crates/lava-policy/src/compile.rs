@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lava_event::Action;
 use lava_yaml::{Limits, Node, Value};
@@ -14,7 +15,13 @@ use crate::{BUILTIN, MAX_FILE, MAX_RULES, Override, Policy, PolicyError, Rule, b
 const LIMITS: Limits = Limits { depth: 8, nodes: 100_000, plain: true };
 const POLICY: [&str; 7] = ["policy", "description", "extends", "default", "dry_run", "rules", "profiles"];
 const OVERRIDE: [&str; 3] = ["default", "dry_run", "rules"];
-const RULE: [&str; 4] = ["name", "when", "action", "reason"];
+const RULE: [&str; 6] = ["name", "when", "action", "reason", "within", "otherwise"];
+/// The action of a rule that leaves the answer to the analyst.
+const ASK: &str = "ask";
+/// How long the analyst has, seconds, if the rule does not say.
+const WITHIN: u32 = 60;
+/// How long a rule may give them: the guest stands still meanwhile.
+const MAX_WITHIN: u32 = 3600;
 
 pub(crate) fn compile(source: &str, text: &str) -> Result<Policy, Vec<PolicyError>> {
     if text.len() > MAX_FILE {
@@ -101,9 +108,13 @@ fn required<'a>(
 
 fn action(node: Option<&Node>, name: &str, report: &mut Report) -> Option<Action> {
     let value = text(node, name, report)?;
+    let known: &[&str] = match name {
+        "action" => &["allow", "deny", "remediate", ASK],
+        _ => &["allow", "deny", "remediate"],
+    };
     let found = [Action::Allow, Action::Deny, Action::Remediate].into_iter().find(|a| a.to_string() == value);
     if found.is_none() {
-        let help = Some(suggestion(value, &["allow", "deny", "remediate"]));
+        let help = Some(suggestion(value, known));
         report.push(Code::BadValue, node?.span.clone(), format!("`{value}` is no action"), "no action", help);
     }
     found
@@ -212,7 +223,7 @@ fn rule<'a>(node: &'a Node, names: &mut HashSet<&'a str>, report: &mut Report) -
         report.push(Code::Duplicate, node.span.clone(), format!("there are two rules `{name}`"), "the second", None);
     }
     let answer = required(&fields, "action", "the rule", at, report);
-    let answer = action(answer, "action", report);
+    let (answer, ask) = answered(answer, &fields, report);
     let reason = text(get(&fields, "reason"), "reason", report);
     let when = required(&fields, "when", "the rule", at, report)?;
     let source = text(Some(when), "when", report)?;
@@ -229,5 +240,32 @@ fn rule<'a>(node: &'a Node, names: &mut HashSet<&'a str>, report: &mut Report) -
             return None;
         }
     };
-    Some(Rule { name: name?.to_owned(), condition, action: answer?, reason: reason.map(str::to_owned) })
+    Some(Rule { name: name?.to_owned(), condition, action: answer?, ask, reason: reason.map(str::to_owned) })
+}
+
+/// The rule's action, and how long the analyst is asked before it holds.
+fn answered(node: Option<&Node>, fields: &[(&str, &Node)], report: &mut Report) -> (Option<Action>, Option<Duration>) {
+    let asks = node.and_then(Node::text) == Some(ASK);
+    let (within, otherwise) = (get(fields, "within"), get(fields, "otherwise"));
+    if !asks {
+        for (name, node) in [("within", within), ("otherwise", otherwise)] {
+            if let Some(node) = node {
+                let help = Some(format!("it says what happens if nobody answers: use it with `action: {ASK}`"));
+                report.push(Code::BadValue, node.span.clone(), format!("`{name}` without `{ASK}`"), "not here", help);
+            }
+        }
+        return (action(node, "action", report), None);
+    }
+    let seconds = match text(within, "within", report) {
+        None => WITHIN,
+        Some(value) => value.parse().ok().filter(|seconds| (1..=MAX_WITHIN).contains(seconds)).unwrap_or_else(|| {
+            let span = within.map(|node| node.span.clone()).unwrap_or_default();
+            let message = format!("`within` is a number of seconds from 1 to {MAX_WITHIN}, not `{value}`");
+            report.push(Code::BadValue, span, message, "no such time", None);
+            WITHIN
+        }),
+    };
+    // Nobody to answer means no, unless the rule says otherwise.
+    let action = if otherwise.is_none() { Some(Action::Deny) } else { action(otherwise, "otherwise", report) };
+    (action, Some(Duration::from_secs(seconds.into())))
 }

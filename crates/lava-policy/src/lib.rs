@@ -5,6 +5,9 @@
 //! [`EvaluationFault`]. In conditions `event` has the JSON form's names, `trace` is the [`TraceView`]; whole numbers
 //! are CEL `int` where they fit and `uint` above. Optional fields are tested with `has(event.process)`.
 //!
+//! A rule with `action: ask` leaves the answer to an analyst for `within` seconds ([`Policy::asks`]); its `otherwise`, *deny* if not
+//! given, is the decision's action, and holds if nobody answers.
+//!
 //! A policy may extend one that comes with LAVA (`extends: protect`): its own rules come first and take the place of those of the same
 //! name. Under `profiles` stands what is other for tasks of some profiles, likewise laid over the rest ([`Policy::for_profile`]). In a dry
 //! run every answer is *allow*, and the reason says what it would have been.
@@ -21,6 +24,7 @@ mod evaluate;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lava_event::{Action, Decision, Event, Stage, Verdict};
 
@@ -73,7 +77,10 @@ pub struct EvaluationFault {
 pub(crate) struct Rule {
     pub(crate) name: String,
     pub(crate) condition: condition::Condition,
+    /// What happens; if the analyst is asked: what happens if they do not answer.
     pub(crate) action: Action,
+    /// How long the analyst has to answer.
+    pub(crate) ask: Option<Duration>,
     pub(crate) reason: Option<String>,
 }
 
@@ -194,5 +201,15 @@ impl Policy {
         let why = decision.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
         let reason = Some(format!("dry run, the answer would be {}{why}", decision.action));
         (Decision { action: Action::Allow, reason, ..decision }, faults)
+    }
+
+    /// How long the analyst is asked before a decision of this policy holds; `None`: it holds at once. Nobody is asked in a dry run.
+    #[must_use]
+    pub fn asks(&self, decision: &Decision) -> Option<Duration> {
+        if self.dry_run {
+            return None;
+        }
+        let by = decision.rule.as_ref()?;
+        self.rules.iter().find(|rule| rule.name == *by)?.ask
     }
 }

@@ -192,3 +192,35 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_rule_can_leave_the_answer_to_the_analyst() {
+    let compile = |rest: &str| {
+        let text = format!(
+            "policy: t\ndefault: allow\nrules:\n  - name: r\n    when: event.kind == \"disk.write\"\n    {rest}\n"
+        );
+        Policy::compile("t.yaml", &text).map_err(|errors| render(&errors))
+    };
+    let check = |rest: &str, expect: (Action, Option<u64>)| {
+        let policy = compile(rest).unwrap();
+        let (decision, _) = policy.decide(&write(DiskRegion::MbrBootCode), &trace(true));
+        assert_eq!((decision.action, policy.asks(&decision).map(|within| within.as_secs())), expect, "{rest}");
+    };
+    check("action: ask", (Action::Deny, Some(60)));
+    check("action: ask\n    within: 5\n    otherwise: remediate", (Action::Remediate, Some(5)));
+    check("action: deny", (Action::Deny, None));
+    let refuse = |rest: &str, expect: &str| {
+        let mistakes = compile(rest).expect_err("a mistake");
+        assert!(mistakes.contains("lava::policy::E0003") && mistakes.contains(expect), "{mistakes}");
+    };
+    refuse("action: ask\n    within: 0", "from 1 to 3600, not `0`");
+    refuse("action: ask\n    within: soon", "not `soon`");
+    refuse("action: ask\n    otherwise: ask", "`ask` is no action");
+    refuse("action: deny\n    within: 5", "`within` without `ask`");
+    refuse("action: allow\n    otherwise: deny", "use it with `action: ask`");
+    let dry = compile("action: ask").unwrap().with_dry_run(true);
+    let (decision, _) = dry.decide(&write(DiskRegion::MbrBootCode), &trace(true));
+    assert_eq!((decision.action, dry.asks(&decision)), (Action::Allow, None), "nobody is asked in a dry run");
+    let unasked = Policy::compile("t", "policy: t\ndefault: ask\nrules: []\n").expect_err("a default answers");
+    assert!(render(&unasked).contains("`ask` is no action"));
+}

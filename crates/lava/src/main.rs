@@ -14,6 +14,7 @@ mod replay;
 mod rules;
 mod run;
 mod screen;
+mod serve;
 mod show;
 mod symbols;
 mod template;
@@ -24,7 +25,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use lava_microvisor::machine::control::Command as Asked;
 
 /// Opens an untrusted thing in a micro-VM, watches it from outside, and shows what it did.
 #[derive(Parser)]
@@ -89,19 +89,8 @@ enum Command {
     /// Make, list, show and remove templates: guests that have booted, from which micro-VMs are cloned.
     #[command(subcommand)]
     Template(template::Command),
-    /// Pause, resume, stop or discard a session that runs at another terminal, or read its registers.
-    Ctl {
-        /// A session's folder, its id, or `latest`.
-        session: String,
-        /// pause and resume: the guest and the task's clock; stop: end in order; discard: end at once, the evidence is closed as
-        /// usual; registers: of every vCPU; screen: keep its picture; dump: keep the guest's memory as
-        /// memory-N.elf in the session's folder; status: running or paused.
-        #[arg(value_parser = ctl::command())]
-        command: Asked,
-        /// Folder of sessions, if not the usual one.
-        #[arg(long, value_name = "DIR")]
-        out: Option<PathBuf>,
-    },
+    /// Pause, resume, stop or discard a session that runs at another terminal, read its registers, answer what waits.
+    Ctl(ctl::Ctl),
     /// Write the picture on a session's screen to a file: now if it runs, else as it was last seen.
     Screen(screen::Screen),
     /// Write a guest kernel's symbols, or with --isf its symbols and types for Volatility 3.
@@ -109,6 +98,8 @@ enum Command {
     /// Say which Sigma rules can be used, and why the others can't.
     #[command(subcommand)]
     Rules(rules::Command),
+    /// Serve the console: sessions in a browser, live and recorded.
+    Serve(serve::Serve),
     /// List the recorded sessions.
     Sessions {
         /// Folder of sessions, if not the usual one.
@@ -162,8 +153,9 @@ fn main() -> ExitCode {
         Command::Symbols(options) => options.run().map(|()| CLEAN),
         Command::Image(command) => image::command(&command).map(|()| CLEAN),
         Command::Template(command) => template::command(&command).map(|()| CLEAN),
-        Command::Ctl { session, command, out } => ctl::ask(&session, command, out.as_deref()).map(|()| CLEAN),
+        Command::Ctl(ctl) => ctl.run().map(|()| CLEAN),
         Command::Rules(command) => rules::command(&command),
+        Command::Serve(serve) => serve::run(serve).map(|()| CLEAN),
         Command::Sessions { out } => show::sessions(out.as_deref()).map(|()| CLEAN),
         Command::Doctor => doctor::run(&swept),
     };

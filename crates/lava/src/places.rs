@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use lava_event::SessionId;
 use lava_evidence::{Manifest, State};
 use lava_image::ImageStore;
 use lava_microvisor::machine::{Swept, is_running};
@@ -57,24 +56,16 @@ pub fn images() -> Result<ImageStore> {
     Ok(ImageStore::new(&cache))
 }
 
-/// Where running sessions have their memory and sockets.
-const RUNTIME: &str = "/dev/shm";
-
-/// The folder of a running session's memory and sockets.
-pub fn runtime(id: &SessionId) -> PathBuf {
-    Path::new(RUNTIME).join(format!("lava-{id}"))
-}
-
 /// Removes what sessions left behind whose `lava` was killed.
 pub fn sweep() -> Vec<Swept> {
-    lava_microvisor::machine::sweep(Path::new(RUNTIME))
+    lava_microvisor::machine::sweep(Path::new(lava_control::RUNTIME))
 }
 
 /// What has become of a session, in a word.
 pub fn state(manifest: &Manifest) -> &'static str {
     let here = manifest.host == host();
     match manifest.state {
-        State::Open if here && !is_running(&runtime(&manifest.session)) => "interrupted",
+        State::Open if here && !is_running(&lava_control::runtime(&manifest.session)) => "interrupted",
         state => state.name(),
     }
 }

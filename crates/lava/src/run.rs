@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use lava_analysis::Analysis;
+use lava_control::Question;
 use lava_detect::Detector;
-use lava_event::{Action, Finding, Produced, SessionId, Verdict};
+use lava_event::{Action, Decision, Event, Finding, Produced, SessionId, Verdict};
 use lava_evidence::{ImageFacts, Manifest, Outcome, PolicyFacts, SessionWriter, State, TaskFacts};
 use lava_microvisor::{
-    Handle, Item, Items, MachineReport, MachineSpec, NetContent, Network, Options, Profile, Session, Task,
+    Handle, Item, Items, MachineReport, MachineSpec, NetContent, Network, Options, Profile, Reply, Session, Task,
 };
 use lava_policy::Policy;
 
@@ -90,6 +91,9 @@ pub struct Run {
     /// Folder with what the simulated web has: DIR/host/path, or DIR/_/path for any host. For all else something is made up.
     #[arg(long, value_name = "DIR")]
     net_content: Option<PathBuf>,
+    /// The session's id, for a program that has to know it before (`lava serve`).
+    #[arg(long, value_name = "ULID", hide = true)]
+    id: Option<ulid::Ulid>,
     /// Where the session's folder is made.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -154,7 +158,7 @@ impl Run {
             )?),
         };
 
-        let id = SessionId(ulid::Ulid::new().to_string());
+        let id = SessionId(self.id.map_or_else(|| ulid::Ulid::new().to_string(), |id| id.to_string()));
         let mut manifest = self.manifest(&id, &task, &profile, &guest);
         manifest.policy = PolicyFacts { name: policy.name().to_owned(), sha256: Some(policy_hash) };
         manifest.qemu = qemu.version.to_string();
@@ -264,7 +268,7 @@ impl Run {
             api_trace: self.trace == Some(Trace::Api),
             asks: Vec::new(),
             session_dir: dir.to_path_buf(),
-            runtime_dir: places::runtime(id),
+            runtime_dir: lava_control::runtime(id),
             template: None,
             boot_timeout: BOOT_TIMEOUT,
             timeout: Duration::from_secs(self.timeout),
@@ -307,7 +311,7 @@ impl Run {
                 for fault in faults {
                     live.progress(&format!("rule {} could not be evaluated: {}", fault.rule, fault.message));
                 }
-                reply.answer(decision.action, policy.name(), decision.rule, decision.reason);
+                answer(reply, decision, &produced.event, policy, handle, live);
             }
         }
         failure.map_or(Ok(()), Err)
@@ -381,6 +385,30 @@ impl Run {
             Verdict::Clean => FAILED,
         })
     }
+}
+
+/// Answers, or leaves it to the analyst for a while.
+fn answer(reply: Reply, decision: Decision, event: &Event, policy: &Policy, handle: &Handle, live: &Live) {
+    let Some(within) = policy.asks(&decision) else {
+        return reply.answer(decision.action, policy.name(), decision.rule, decision.reason);
+    };
+    live.progress(&format!(
+        "event {} waits {} s for an answer, then: {} (lava ctl SESSION decide {} allow|deny|remediate)",
+        event.seq,
+        within.as_secs(),
+        decision.action,
+        event.seq
+    ));
+    let within_ns = u64::try_from(within.as_nanos()).unwrap_or(u64::MAX);
+    let question = Question {
+        seq: event.seq,
+        policy: policy.name().to_owned(),
+        rule: decision.rule,
+        reason: decision.reason,
+        otherwise: decision.action,
+        deadline_ns: event.time_ns.saturating_add(within_ns),
+    };
+    handle.questions().put(reply, question, within);
 }
 
 /// Takes one event: it is on disk before anybody thinks about it. Returns what was thought.

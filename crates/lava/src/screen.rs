@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use lava_control::Command;
 use lava_event::{Kind, Sha256};
 use lava_evidence::Session;
-use lava_microvisor::machine::control::Command;
 
 use crate::{ctl, show};
 

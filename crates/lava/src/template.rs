@@ -10,7 +10,6 @@ use lava_microvisor::{
     Item, KernelPlace, MachineSpec, Options, Profile, Profiles, Session, Task, Template, TemplateParts, TemplateStore,
 };
 
-use crate::places;
 use crate::prepare::{self, Guest, Tap};
 use crate::run;
 
@@ -157,7 +156,7 @@ fn build(
         api_trace: false,
         asks: Vec::new(),
         session_dir: draft.to_path_buf(),
-        runtime_dir: places::runtime(&id),
+        runtime_dir: lava_control::runtime(&id),
         scratch: vec![draft.to_path_buf()],
         template: None,
         boot_timeout: run::BOOT_TIMEOUT,

@@ -1,6 +1,6 @@
 //! The control socket of a running session: what an analyst at another terminal may ask of it.
 //!
-//! One line of JSON is one request, one line the reply. The socket lies in the supervisor's folder (`owner.rs`), because the runtime
+//! What is asked and how it is written is `lava-control`'s. The socket lies in the supervisor's folder (`owner.rs`), because the runtime
 //! folder belongs to QEMU's user, who could put another socket in its place.
 //!
 //! QEMU's cage does not hold that folder.
@@ -11,101 +11,15 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded};
-use serde::{Deserialize, Serialize};
+use lava_control::{Command, Line, PATIENCE, REQUEST, folder};
 
 use super::life::Happening;
-use super::owner;
+use super::questions::Questions;
 
-/// A request's most bytes, line end included.
-const REQUEST: u64 = 4096;
-/// A reply's most bytes: registers of 16 vCPUs are some 64 KiB.
-const REPLY: u64 = 1 << 20;
 /// Connections at a time.
 const CONNECTIONS: usize = 4;
-/// For a client to write its line, or take its reply.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// What may be asked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Command {
-    /// Whether it runs.
-    Status,
-    /// Stop the vCPUs and the task's clock.
-    Pause,
-    /// Let both go on.
-    Resume,
-    /// End the session in order.
-    Stop,
-    /// End it at once, without the guest's shutdown.
-    Discard,
-    /// The vCPUs' registers.
-    Registers,
-    /// The screen's picture: replied is the SHA-256 of an artifact of the session.
-    Screen,
-    /// The guest's memory, into the session's folder: replied is the file's name and size.
-    Dump,
-}
-
-impl Command {
-    /// All of them.
-    pub const ALL: [Self; 8] =
-        [Self::Status, Self::Pause, Self::Resume, Self::Stop, Self::Discard, Self::Registers, Self::Screen, Self::Dump];
-
-    /// The one of that name.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|command| command.name() == name)
-    }
-
-    /// As in requests and in `vm.response`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Status => "status",
-            Self::Pause => "pause",
-            Self::Resume => "resume",
-            Self::Stop => "stop",
-            Self::Discard => "discard",
-            Self::Registers => "registers",
-            Self::Screen => "screen",
-            Self::Dump => "dump",
-        }
-    }
-}
-
-/// What is replied: what came of it, or why nothing did.
-pub(super) type Answer = Result<String, String>;
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Line {
-    Done(String),
-    Error(String),
-}
-
-fn socket(runtime_dir: &Path) -> PathBuf {
-    owner::folder(runtime_dir).join("socket")
-}
-
-/// Asks a running session; `runtime_dir` is its runtime folder.
-///
-/// # Errors
-/// If nobody listens there, or what comes back is no reply. The inner error is the session's refusal.
-pub fn ask(runtime_dir: &Path, command: Command) -> io::Result<Result<String, String>> {
-    let mut stream = UnixStream::connect(socket(runtime_dir))?;
-    stream.write_all(format!("{}\n", serde_json::to_string(&command)?).as_bytes())?;
-    let mut line = String::new();
-    BufReader::new(stream.take(REPLY)).read_line(&mut line)?;
-    Ok(match serde_json::from_str(&line)? {
-        Line::Done(text) => Ok(text),
-        Line::Error(why) => Err(why),
-    })
-}
-
 /// Listens until it is dropped.
 pub(super) struct Control {
     socket: PathBuf,
@@ -113,10 +27,11 @@ pub(super) struct Control {
 }
 
 impl Control {
-    pub(super) fn start(runtime_dir: &Path, tell: Sender<Happening>) -> io::Result<Self> {
-        let control = Self { socket: socket(runtime_dir), over: Arc::default() };
+    pub(super) fn start(runtime_dir: &Path, tell: Sender<Happening>, questions: &Arc<Questions>) -> io::Result<Self> {
+        let control = Self { socket: folder(runtime_dir).join("socket"), over: Arc::default() };
         let listener = UnixListener::bind(&control.socket)?;
         let over = Arc::clone(&control.over);
+        let questions = Arc::clone(questions);
         let listen = move || {
             let open = Arc::new(AtomicUsize::new(0));
             for stream in listener.incoming() {
@@ -128,10 +43,10 @@ impl Control {
                     open.fetch_sub(1, Ordering::SeqCst);
                     continue;
                 }
-                let (tell, served) = (tell.clone(), Arc::clone(&open));
+                let (tell, served, questions) = (tell.clone(), Arc::clone(&open), Arc::clone(&questions));
                 let serve = move || {
                     // A client that hangs up gets no more.
-                    let _ = serve(&stream, &tell);
+                    let _ = serve(&stream, &tell, &questions);
                     served.fetch_sub(1, Ordering::SeqCst);
                 };
                 if std::thread::Builder::new().name("control".into()).spawn(serve).is_err() {
@@ -153,7 +68,7 @@ impl Drop for Control {
     }
 }
 
-fn serve(stream: &UnixStream, tell: &Sender<Happening>) -> io::Result<()> {
+fn serve(stream: &UnixStream, tell: &Sender<Happening>, questions: &Questions) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut from = BufReader::new(stream);
@@ -168,6 +83,9 @@ fn serve(stream: &UnixStream, tell: &Sender<Happening>) -> io::Result<()> {
         let answer = match serde_json::from_slice::<Command>(&line) {
             _ if !whole => Err(format!("a request is one line of at most {REQUEST} bytes")),
             Err(error) => Err(format!("no request: {error}")),
+            // These do not wait for the machine, which may wait for them.
+            Ok(Command::Questions) => serde_json::to_string(&questions.waiting()).map_err(|error| error.to_string()),
+            Ok(Command::Decide { seq, action }) => questions.decide(seq, action),
             Ok(command) => {
                 let (reply, answer) = bounded(1);
                 let told = tell.send(Happening::Command(command, reply)).is_ok();
@@ -175,11 +93,7 @@ fn serve(stream: &UnixStream, tell: &Sender<Happening>) -> io::Result<()> {
                 answer.unwrap_or_else(|| Err("the session is over".to_owned()))
             }
         };
-        let reply = match answer {
-            Ok(text) => Line::Done(text),
-            Err(why) => Line::Error(why),
-        };
-        to.write_all(format!("{}\n", serde_json::to_string(&reply)?).as_bytes())?;
+        to.write_all(format!("{}\n", serde_json::to_string(&Line::from(answer))?).as_bytes())?;
         if !whole {
             return Ok(());
         }
@@ -188,13 +102,16 @@ fn serve(stream: &UnixStream, tell: &Sender<Happening>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use lava_control::ask;
+
+    use super::super::owner;
     use super::*;
 
     /// What comes back for these bytes, from a session that does everything it is asked.
     fn check(request: &[u8], expect: &str) {
         let (ours, theirs) = UnixStream::pair().expect("pair");
         let (tell, happened) = bounded(4);
-        let server = std::thread::spawn(move || serve(&theirs, &tell));
+        let server = std::thread::spawn(move || serve(&theirs, &tell, &Questions::default()));
         let session = std::thread::spawn(move || {
             for happening in happened {
                 let Happening::Command(command, reply) = happening else { continue };
@@ -215,6 +132,9 @@ mod tests {
     fn requests_are_carried_out_and_nonsense_is_refused() {
         check(b"{\"command\":\"pause\"}\n", "{\"done\":\"pause\"}\n");
         check(b"{\"command\":\"fly\"}\n{\"command\":\"status\"}\n", "{\"done\":\"status\"}\n");
+        check(b"{\"command\":\"questions\"}\n", "{\"done\":\"[]\"}\n");
+        check(b"{\"command\":\"decide\",\"seq\":7,\"action\":\"deny\"}\n", "event 7 does not wait");
+        check(b"{\"command\":\"decide\",\"seq\":7,\"action\":\"fly\"}\n", "unknown variant");
         check(b"{\"command\":\"fly\"}\n", "unknown variant");
         check(b"\xff\xfe[[[[\n", "no request");
         check(b"{\"command\":\"pause\"}", "at most 4096 bytes");
@@ -227,7 +147,7 @@ mod tests {
         let runtime = place.path().join("r");
         let owner = owner::Owner::new(&runtime, &[]).expect("owner");
         let (tell, happened) = bounded(4);
-        let control = Control::start(&runtime, tell).expect("control");
+        let control = Control::start(&runtime, tell, &Arc::default()).expect("control");
         drop(happened);
         assert_eq!(ask(&runtime, Command::Stop).expect("reply"), Err("the session is over".to_owned()));
         drop(control);

@@ -11,15 +11,18 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{RecvTimeoutError, Sender};
+use lava_control::{Answer, Command};
 use lava_event::{Artifact, Event, GuestText, Kind, Outlet, Produced, Source};
 use lava_net::NetServer;
 use serde_json::{Value, json};
 
-use super::control::{Answer, Command, Control};
+use super::control::Control;
 use super::port::{self, Said};
+use super::questions::Questions;
 use super::setup::{Machine, mbr, random};
 use super::{MachineReport, MachineSpec, Options, Task};
 use crate::profile::Profile;
@@ -96,10 +99,17 @@ struct Life {
     screen: Option<Screen>,
     /// Memory dumps that were kept.
     dumps: usize,
+    questions: Arc<Questions>,
     _control: Option<Control>,
 }
 
-pub(super) fn live(machine: Machine, spec: &MachineSpec, task: Option<&Task>, options: &Options) -> MachineReport {
+pub(super) fn live(
+    machine: Machine,
+    spec: &MachineSpec,
+    task: Option<&Task>,
+    options: &Options,
+    questions: &Arc<Questions>,
+) -> MachineReport {
     let mut life = Life {
         machine,
         qmp: None,
@@ -113,12 +123,18 @@ pub(super) fn live(machine: Machine, spec: &MachineSpec, task: Option<&Task>, op
         held: Duration::ZERO,
         screen: spec.display.then(Screen::default),
         dumps: 0,
+        questions: Arc::clone(questions),
         _control: None,
     };
     // Without it the session runs as well; it only cannot be asked anything.
-    match Control::start(&spec.runtime_dir, life.machine.happenings.clone()) {
+    match Control::start(&spec.runtime_dir, life.machine.happenings.clone(), questions) {
         Ok(control) => life._control = Some(control),
         Err(error) => life.fault(format!("no control socket, `lava ctl` does not reach this session: {error}")),
+    }
+    if let Err(error) = questions.watch() {
+        // Without it their time would not run out.
+        questions.close();
+        life.fault(format!("nobody can be asked in this session: {error}"));
     }
     life.machine.save_to = options.save_to.as_ref().map(|_| life.machine.qmp.with_file_name("state"));
     let end = match life.play(spec, task, options) {
@@ -332,7 +348,11 @@ impl Life {
         match command {
             Command::Status => Ok(if self.paused.is_some() { "paused" } else { "running" }.to_owned()),
             Command::Pause => {
-                qmp.stop()?;
+                if !self.questions.hold() {
+                    let why = "a question waits for an answer: answer it first".to_owned();
+                    return Err(QmpError::Refused { command: "to pause".into(), why });
+                }
+                qmp.stop().inspect_err(|_| self.questions.release())?;
                 self.paused.get_or_insert_with(Instant::now);
                 Ok("paused".to_owned())
             }
@@ -345,12 +365,15 @@ impl Life {
             Command::Registers => qmp.registers(),
             Command::Dump => self.dump(),
             Command::Screen => self.picture().map(|picture| picture.to_string()),
+            // These do not come here: the control socket answers them.
+            Command::Questions | Command::Decide { .. } => Ok(String::new()),
         }
     }
 
     fn resume(&mut self) -> Result<(), QmpError> {
         if let (Some(since), Some(qmp)) = (self.paused, &mut self.qmp) {
             qmp.cont()?;
+            self.questions.release();
             self.held += since.elapsed();
             self.paused = None;
         }
@@ -515,6 +538,8 @@ impl Life {
         let mut end = end;
         // How the guest goes down is no picture of the task's.
         self.screen = None;
+        // A vCPU that waits for an answer could not go.
+        self.questions.close();
         if end.asked && end.reason != DISCARDED && self.resume().is_err() {
             self.fault("the held guest could not be let go on".to_owned());
         }

@@ -12,14 +12,16 @@
 //!
 //! If the supervisor is killed, the kernel kills QEMU; what else stays behind, [`sweep`] removes.
 
-pub mod control;
+mod control;
 mod life;
 mod owner;
 mod port;
+mod questions;
 mod setup;
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
@@ -35,6 +37,8 @@ use crate::stream::{Items, QUEUE};
 use crate::template::Template;
 use life::Happening;
 pub use owner::{Owner, Swept, is_running, sweep};
+
+pub use questions::Questions;
 
 /// Where the image has its launcher (`lava-image` puts it there).
 pub const LAUNCHER: &str = "/usr/lib/lava/launcher";
@@ -217,6 +221,7 @@ pub struct MachineReport {
 pub struct Handle {
     happenings: Sender<Happening>,
     life: JoinHandle<MachineReport>,
+    questions: Arc<Questions>,
 }
 
 impl Handle {
@@ -230,6 +235,12 @@ impl Handle {
     pub fn stopper(&self) -> impl Fn(&str) + Send + Sync + 'static {
         let happenings = self.happenings.clone();
         move |reason| drop(happenings.try_send(Happening::Stop(reason.to_owned())))
+    }
+
+    /// Where questions wait for an analyst.
+    #[must_use]
+    pub fn questions(&self) -> &Questions {
+        &self.questions
     }
 
     /// The report, once the items have ended. Consume (or drop) the items before.
@@ -257,6 +268,8 @@ impl Session {
         let (happenings, happened) = bounded(64);
         let (started, starting) = bounded(1);
         let sender = happenings.clone();
+        let questions = Arc::new(Questions::default());
+        let asked = Arc::clone(&questions);
         // QEMU dies with the thread that starts it, so that thread sets up and lives to the end.
         let life = std::thread::Builder::new()
             .name("microvisor".into())
@@ -264,7 +277,7 @@ impl Session {
                 Ok(machine) => {
                     // The caller waits for it.
                     let _ = started.send(Ok(()));
-                    life::live(machine, &spec, task.as_ref(), &options)
+                    life::live(machine, &spec, task.as_ref(), &options, &asked)
                 }
                 Err(error) => {
                     let _ = started.send(Err(error));
@@ -275,7 +288,7 @@ impl Session {
         match starting.recv() {
             Ok(Err(error)) => Err(error),
             // If the thread panicked, `wait` says so.
-            Ok(Ok(())) | Err(_) => Ok((items, Handle { happenings, life })),
+            Ok(Ok(())) | Err(_) => Ok((items, Handle { happenings, life, questions })),
         }
     }
 }

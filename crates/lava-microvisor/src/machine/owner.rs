@@ -14,6 +14,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use lava_control::{SUFFIX, folder};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::{Deserialize, Serialize};
@@ -21,7 +22,6 @@ use serde::{Deserialize, Serialize};
 use crate::qemu::limits::remove_group;
 use crate::qemu::process::{pidfd_gone, start_time};
 
-const SUFFIX: &str = "-control";
 const RECORD: &str = "record.json";
 /// Longest record that is read, bytes.
 const RECORD_LIMIT: u64 = 64 << 10;
@@ -45,13 +45,6 @@ pub struct Owner {
     folder: PathBuf,
     record: Record,
     _lock: File,
-}
-
-/// The folder beside the runtime folder that is the supervisor's.
-pub(super) fn folder(runtime_dir: &Path) -> PathBuf {
-    let mut name = runtime_dir.as_os_str().to_owned();
-    name.push(SUFFIX);
-    name.into()
 }
 
 /// Whether a session with this runtime folder is running, after a [`sweep`].

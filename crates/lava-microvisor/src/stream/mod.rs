@@ -51,6 +51,17 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// The event that waits for it.
+    #[must_use]
+    pub const fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn to_thread(seq: u64, to: Sender<Answer>) -> Self {
+        Self { seq, to: Some(Asker::Thread(to)) }
+    }
+
     /// Says what happens. `rule` is the one that matched, `None` if the policy's default answered.
     pub fn answer(mut self, action: Action, policy: &str, rule: Option<String>, reason: Option<String>) {
         self.send(action, policy, rule, reason);

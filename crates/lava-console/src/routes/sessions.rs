@@ -1,0 +1,137 @@
+//! Sessions: the list, one of them, its trace, findings and processes.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use lava_evidence::Manifest;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::Until;
+use crate::app::App;
+use crate::error::{Answer, ApiError, ErrorBody};
+use crate::sessions::facts::{self, SessionFacts};
+use crate::sessions::folder;
+use crate::sessions::lanes::Processes;
+use crate::sessions::moment::{self, TraceFacts};
+
+/// Sessions in one answer.
+const MAX_LIST: usize = 200;
+/// Processes in one answer.
+const MAX_PROCESSES: usize = 2_000;
+
+/// Which part of the list.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Page {
+    /// How many at most; 50 if not given, 200 at most.
+    limit: Option<usize>,
+    /// Only those older than this id.
+    before: Option<String>,
+}
+
+/// Sessions, the newest first.
+#[derive(Serialize, ToSchema)]
+pub struct SessionList {
+    /// They.
+    sessions: Vec<SessionFacts>,
+    /// What to give as `before` for the next ones; null if there are none.
+    next: Option<String>,
+}
+
+/// Lists the sessions, the newest first; those that wait in the queue stand among them.
+#[utoipa::path(get, path = "/api/sessions", params(Page), responses((status = 200, body = SessionList), (status = 401, body = ErrorBody)))]
+pub async fn list(State(app): State<Arc<App>>, Query(page): Query<Page>) -> Answer<Json<SessionList>> {
+    app.read(move |app| {
+        let limit = page.limit.unwrap_or(50).clamp(1, MAX_LIST);
+        let mut ids = folder::list(&app.config.sessions, limit + 1, page.before.as_deref());
+        ids.extend(app.store.jobs_before(page.before.as_deref(), limit + 1)?);
+        ids.sort_unstable_by(|a, b| b.cmp(a));
+        ids.dedup();
+        let next = ids.get(limit).map(|_| ids[limit - 1].clone());
+        ids.truncate(limit);
+        let sessions = ids.iter().map(|id| match app.session(id) {
+            Ok(facts) => SessionFacts::clone(&facts),
+            Err(error) => facts::damaged(id, error.message()),
+        });
+        Ok(Json(SessionList { sessions: sessions.collect(), next }))
+    })
+    .await
+}
+
+/// A session and its manifest.
+#[derive(Serialize, ToSchema)]
+pub struct OneSession {
+    #[serde(flatten)]
+    facts: SessionFacts,
+    /// As in `manifest.json`; null while it has none.
+    #[schema(value_type = Option<Object>)]
+    manifest: Option<Manifest>,
+}
+
+/// One session.
+#[utoipa::path(get, path = "/api/sessions/{id}", params(("id" = String, Path)), responses((status = 200, body = OneSession), (status = 404, body = ErrorBody)))]
+pub async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer<Json<OneSession>> {
+    app.read(move |app| {
+        let facts = app.session(&id)?;
+        let manifest = folder::open(&app.config.sessions, &id).ok().map(|session| session.manifest().clone());
+        Ok(Json(OneSession { facts: SessionFacts::clone(&facts), manifest }))
+    })
+    .await
+}
+
+/// The attack graph as it was after an event.
+#[utoipa::path(get, path = "/api/sessions/{id}/trace", params(("id" = String, Path), Until), responses((status = 200, body = TraceFacts), (status = 404, body = ErrorBody)))]
+pub async fn trace(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    Query(at): Query<Until>,
+) -> Answer<Json<TraceFacts>> {
+    app.heavy(move |app| {
+        let session = folder::open(&app.config.sessions, &id)?;
+        // What a closed session came to was written when it was closed: no need to build it anew.
+        if let (None, Some(_), Ok(trace)) = (at.until, session.manifest().chain_head, session.trace()) {
+            return Ok(Json(TraceFacts::new(session.manifest().events, trace)));
+        }
+        let moment = app.histories.at(session.dir(), at.until.unwrap_or(u64::MAX))?;
+        Ok(Json(TraceFacts::new(moment.seq, moment.graph.trace())))
+    })
+    .await
+}
+
+/// Findings.
+#[derive(Serialize, ToSchema)]
+pub struct FindingList {
+    /// As in `findings.jsonl`, each with its `index`.
+    #[schema(value_type = Vec<Object>)]
+    findings: Vec<serde_json::Value>,
+}
+
+/// What the detectors found so far.
+#[utoipa::path(get, path = "/api/sessions/{id}/findings", params(("id" = String, Path)), responses((status = 200, body = FindingList), (status = 404, body = ErrorBody)))]
+pub async fn findings(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer<Json<FindingList>> {
+    app.read(move |app| {
+        let session = folder::open(&app.config.sessions, &id)?;
+        let findings = moment::findings(session.dir())?;
+        let indexed = findings.iter().enumerate().map(|(index, finding)| moment::Indexed { index, finding });
+        let findings = indexed.map(serde_json::to_value).collect::<Result<_, _>>().map_err(ApiError::internal)?;
+        Ok(Json(FindingList { findings }))
+    })
+    .await
+}
+
+/// The processes, one lane each.
+#[utoipa::path(get, path = "/api/sessions/{id}/processes", params(("id" = String, Path), Until), responses((status = 200, body = Processes), (status = 404, body = ErrorBody)))]
+pub async fn processes(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    Query(at): Query<Until>,
+) -> Answer<Json<Processes>> {
+    app.heavy(move |app| {
+        let session = folder::open(&app.config.sessions, &id)?;
+        let moment = app.histories.at(session.dir(), at.until.unwrap_or(u64::MAX))?;
+        Ok(Json(moment.lanes.told(&moment.graph, MAX_PROCESSES)))
+    })
+    .await
+}

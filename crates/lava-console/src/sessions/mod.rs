@@ -1,0 +1,9 @@
+//! Sessions, as their folders tell.
+
+pub mod facts;
+pub mod folder;
+pub mod history;
+pub mod lanes;
+pub mod live;
+pub mod moment;
+pub mod pending;
