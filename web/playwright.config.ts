@@ -1,12 +1,13 @@
 import { defineConfig } from '@playwright/test';
 
 // The page in Debian's Chromium against dev/serve.js: the built page, the server's Content-Security-Policy, a recorded session.
-// With LAVA_URL (an address with its one-time login link, as `lava serve` prints it), tests/server.spec.ts runs against a real server.
+// With LAVA_PROGRAM, a `lava` that has the page in it, tests/server.spec.ts runs too: the same page on the real server.
 const PORT = 4181;
 const root = process.getuid?.() === 0;
 
 export default defineConfig({
   testDir: 'tests',
+  testIgnore: [...(process.env['LAVA_PROGRAM'] ? [] : ['server.spec.ts']), ...(process.env['LAVA_PICTURES'] ? [] : ['pictures.spec.ts'])],
   fullyParallel: false,
   workers: 1,
   forbidOnly: true,

@@ -61,11 +61,13 @@ function cut(whole, ns) {
   const findings = whole.findings.filter((/** @type {any} */ each) => each.time_ns <= ns);
   const nodes = whole.nodes.filter((/** @type {any} */ node) => node.first_ns <= ns).map((/** @type {any} */ node) => {
     const known = node.findings.filter((/** @type {number} */ index) => index < findings.length);
-    return { ...node, findings: known, stage: node.findings.length && !known.length ? null : node.stage };
+    return { ...node, findings: known, last_ns: Math.min(node.last_ns, ns), stage: node.findings.length && !known.length ? null : node.stage };
   });
   const there = new Set(nodes.map((/** @type {any} */ node) => node.id));
-  const edges = whole.edges.filter((/** @type {any} */ edge) => edge.first_ns <= ns && there.has(edge.from) && there.has(edge.to));
   const decisions = whole.decisions.filter((/** @type {any} */ each) => each.time_ns <= ns);
+  const known = new Set(decisions.map((/** @type {any} */ each) => each.event));
+  const edges = whole.edges.filter((/** @type {any} */ edge) => edge.first_ns <= ns && there.has(edge.from) && there.has(edge.to))
+    .map((/** @type {any} */ edge) => ({ ...edge, last_ns: Math.min(edge.last_ns, ns), decision: known.has(edge.decision?.event) ? edge.decision : null }));
   return { ...whole, nodes, edges, findings, decisions, verdict: verdict(findings) };
 }
 

@@ -23,11 +23,12 @@ pub fn build() -> Result<()> {
     shell::run("build the console's page", npm(["run", "build"]))
 }
 
-/// Type checks and lints.
+/// Type checks, lints, and the page in a browser.
 pub fn test() -> Result<()> {
     build()?;
     packages()?;
-    shell::run("check the console's page", npm(["run", "check"]))
+    shell::run("check the console's page", npm(["run", "check"]))?;
+    shell::run("the console's page in a browser", npm(["test"]))
 }
 
 fn folder() -> PathBuf {

@@ -71,7 +71,7 @@ export class SessionStore {
       ]);
       this.session = session;
       this.lastNs = Math.max(1, await this.clock.timeOf(head.until));
-      this.head = head;
+      this.grow(head);
       this.processes = processes.processes;
       this.selection = fromText(router.query.get('sel'));
       if (at > 0) this.scrub(at);
@@ -135,10 +135,10 @@ export class SessionStore {
     this.scrubTimer = 0;
     if (at === null) return;
     this.asked?.abort();
-    this.asked = new AbortController();
+    const { signal } = (this.asked = new AbortController());
     try {
-      const until = await this.clock.seqAt(at, this.head?.until ?? 0, this.asked.signal);
-      const answer = await api.trace(this.id, until, this.asked.signal);
+      const until = await this.clock.seqAt(at, this.head?.until ?? 0, signal);
+      const answer = await api.trace(this.id, until, signal);
       if (this.at !== null) this.past = answer;
     } catch (error) {
       this.fail(error);
@@ -161,6 +161,7 @@ export class SessionStore {
     void this.askAgain();
   }
 
+  /** Takes the newest trace. Its last event may be one that is not told to the page, or can't be read any more. */
   private grow(answer: TraceAnswer): void {
     this.head = answer;
     const { nodes, edges } = answer.trace;
@@ -191,7 +192,7 @@ export class SessionStore {
     try {
       const [head, processes] = await Promise.all([api.trace(this.id), api.processes(this.id)]);
       this.lastNs = Math.max(1, await this.clock.timeOf(head.until));
-      this.head = head;
+      this.grow(head);
       this.processes = processes.processes;
     } catch (error) {
       this.fail(error);
