@@ -27,12 +27,12 @@ const HOSTILE = {
   long: `/tmp/${'A'.repeat(4096)}`,
 };
 
-/** @type {Map<string, {id: string, ns: number, end: number, live: boolean, state: string, decided: Set<number>, clients: Set<Response>, trace: any, name: string}>} */
+/** @type {Map<string, {id: string, ns: number, end: number, live: boolean, state: string, decided: Set<number>, clients: Set<Response>, trace: any, name: string, started: string, deadline: number | undefined}>} */
 const sessions = new Map();
 
 /** @param {string} id @param {boolean} live @param {any} trace @param {string} name */
 function add(id, live, trace = TRACE, name = MANIFEST.task.name) {
-  const session = { id, ns: live ? 0 : LAST, end: LAST, live, state: live ? 'running' : 'closed', decided: new Set(), clients: new Set(), trace, name };
+  const session = { id, ns: live ? 0 : LAST, end: LAST, live, state: live ? 'running' : 'closed', decided: new Set(), clients: new Set(), trace, name, started: live ? new Date().toISOString() : MANIFEST.started, deadline: undefined };
   sessions.set(id, session);
   return session;
 }
@@ -61,30 +61,31 @@ function cut(whole, ns) {
   const findings = whole.findings.filter((/** @type {any} */ each) => each.time_ns <= ns);
   const nodes = whole.nodes.filter((/** @type {any} */ node) => node.first_ns <= ns).map((/** @type {any} */ node) => {
     const known = node.findings.filter((/** @type {number} */ index) => index < findings.length);
-    return { ...node, findings: known, stage: node.findings.length && !known.length ? null : node.stage };
+    return { ...node, findings: known, last_ns: Math.min(node.last_ns, ns), stage: node.findings.length && !known.length ? null : node.stage };
   });
   const there = new Set(nodes.map((/** @type {any} */ node) => node.id));
-  const edges = whole.edges.filter((/** @type {any} */ edge) => edge.first_ns <= ns && there.has(edge.from) && there.has(edge.to));
   const decisions = whole.decisions.filter((/** @type {any} */ each) => each.time_ns <= ns);
+  const known = new Set(decisions.map((/** @type {any} */ each) => each.event));
+  const edges = whole.edges.filter((/** @type {any} */ edge) => edge.first_ns <= ns && there.has(edge.from) && there.has(edge.to))
+    .map((/** @type {any} */ edge) => ({ ...edge, last_ns: Math.min(edge.last_ns, ns), decision: known.has(edge.decision?.event) ? edge.decision : null }));
   return { ...whole, nodes, edges, findings, decisions, verdict: verdict(findings) };
 }
 
-/** @param {any} session @param {number} ns */
-function traceAt(session, ns) {
-  const at = Math.min(ns, session.ns);
-  const event = EVENTS.findLast((each) => each.time_ns <= at) ?? EVENTS[0];
-  const trace = cut(session.trace, at);
-  return { until: event.seq, until_ns: event.time_ns, trace, verdict: trace.verdict };
+/** @param {any} session @param {number} until */
+function traceAt(session, until = Infinity) {
+  const event = EVENTS.findLast((each) => each.seq <= until && each.time_ns <= session.ns) ?? EVENTS[0];
+  const trace = cut(session.trace, event.time_ns);
+  return { until: event.seq, trace, verdict: trace.verdict };
 }
 
 /** @param {any} session */
 function summary(session) {
-  const { trace, until } = traceAt(session, session.ns);
+  const { trace, until } = traceAt(session);
   const stages = [...new Set(trace.findings.map((/** @type {any} */ each) => each.stage))];
   return {
     id: session.id, task: { ...MANIFEST.task, name: session.name }, profile: MANIFEST.profile, policy: MANIFEST.policy.name, state: session.state,
-    verdict: session.live ? null : trace.verdict, started: MANIFEST.started, ended: session.live ? null : MANIFEST.ended, stages,
-    events: until, findings: trace.findings.length, last_ns: session.ns, detail: null, manifest: MANIFEST,
+    verdict: session.live ? null : trace.verdict, started: session.started, ended: session.live ? null : MANIFEST.ended, stages,
+    events: until, findings: trace.findings.length, detail: null, manifest: MANIFEST,
   };
 }
 
@@ -101,7 +102,7 @@ function processes(session) {
     const lane = found.get(key) ?? { pid: process.pid, start_ns: process.start_ns, ppid: process.ppid, uid: process.uid, first_ns: event.time_ns, argv: [], exit: null, tainted: tainted.has(process.pid) };
     Object.assign(lane, { exe: process.exe, comm: process.comm, uid: process.uid, last_ns: event.time_ns });
     if (event.kind === 'process.exec') Object.assign(lane, { argv: event.argv });
-    if (event.kind === 'process.exit') lane.exit = event.code;
+    if (event.kind === 'process.exit') lane.exit = { code: event.code, signal: null };
     found.set(key, lane);
   }
   return [...found.values()].sort((a, b) => Number(b.tainted) - Number(a.tainted));
@@ -110,7 +111,9 @@ function processes(session) {
 /** @param {any} session */
 function pending(session) {
   const waits = session.live && WAITS.time_ns <= session.ns && !session.decided.has(WAITS.seq);
-  return waits ? [{ event: WAITS, default: 'deny', remaining_ms: 20_000 }] : [];
+  if (!waits) return [];
+  session.deadline ??= (Date.now() - Date.parse(session.started)) * 1e6 + 20e9;
+  return [{ seq: WAITS.seq, event: WAITS, policy: 'ask', rule: 'mbr-boot-code', reason: 'Overwriting the code that the BIOS runs is how a bootkit persists.', default: 'deny', deadline_ns: session.deadline }];
 }
 
 /** @param {Response} to @param {string} kind @param {any} data @param {number} id */
@@ -120,7 +123,7 @@ const tell = (to, kind, data, id) => to.write(`id: ${id}\nevent: ${kind}\ndata: 
 function advance(session, ns) {
   const before = session.ns;
   session.ns = Math.min(ns, session.end);
-  const trace = traceAt(session, session.ns);
+  const trace = traceAt(session);
   const events = EVENTS.filter((event) => event.time_ns > before && event.time_ns <= session.ns).slice(-50);
   for (const client of session.clients) {
     tell(client, 'events', { events, left_out: 0 }, trace.until);
@@ -148,11 +151,10 @@ function play(session) {
 
 /** @param {any} session @param {URLSearchParams} query */
 function events(session, query) {
-  const seqs = query.get('seqs')?.split(',').map(Number);
   const [from, limit] = [Number(query.get('from') ?? 0), Number(query.get('limit') ?? 100)];
   const [kind, pid, text] = [query.get('kind') ?? '', query.get('pid'), (query.get('q') ?? '').toLowerCase()];
   const fit = EVENTS.filter((event) =>
-    event.time_ns <= session.ns && event.seq >= from && (!seqs || seqs.includes(event.seq)) && event.kind.startsWith(kind) &&
+    event.time_ns <= session.ns && event.seq >= from && event.kind.startsWith(kind) &&
     (!pid || event.process?.pid === Number(pid)) && (!text || JSON.stringify(event).toLowerCase().includes(text)));
   return { events: fit.slice(0, limit), next: fit[limit]?.seq ?? null, total_seen: fit.length };
 }
@@ -192,12 +194,12 @@ async function body(request) {
 /** @param {any} session @param {string} what @param {URL} url @param {Request} request @param {Response} response */
 async function ofSession(session, what, url, request, response) {
   const [first, second] = what.split('/');
-  const until = url.searchParams.get('until_ns');
+  const until = url.searchParams.get('until');
   switch (first) {
     case '': return json(response, summary(session));
-    case 'trace': return json(response, traceAt(session, until ? Number(until) : session.ns));
+    case 'trace': return json(response, traceAt(session, until ? Number(until) : undefined));
     case 'events': return json(response, events(session, url.searchParams));
-    case 'findings': return json(response, { findings: traceAt(session, session.ns).trace.findings });
+    case 'findings': return json(response, { findings: traceAt(session).trace.findings });
     case 'processes': return json(response, { processes: processes(session) });
     case 'decisions': return json(response, { decisions: [], pending: pending(session) });
     case 'artifacts': return second ? artifact(second, url.searchParams, response) : json(response, { artifacts: [
@@ -217,7 +219,7 @@ async function ofSession(session, what, url, request, response) {
       response.writeHead(200, { 'Content-Type': 'text/event-stream', 'Cache-Control': 'no-store' });
       session.clients.add(response);
       request.on('close', () => session.clients.delete(response));
-      return tell(response, 'trace', traceAt(session, session.ns), 1);
+      return tell(response, 'trace', traceAt(session), 1);
     default: return fail(response, 404, 'not-found', 'There is no such thing.');
   }
 }

@@ -1,7 +1,8 @@
-// The built page with the mock, under the Content-Security-Policy of the real server: what the tests run against.
+// The built page under the Content-Security-Policy of the real server: what the tests run against. The API is the mock's, or with
+// LAVA_SERVER (http://127.0.0.1:PORT) a real server's, for work on the page without building LAVA anew.
 
 import { createReadStream, existsSync, statSync } from 'node:fs';
-import { createServer } from 'node:http';
+import { createServer, request as ask } from 'node:http';
 import { extname, join, normalize } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -11,8 +12,24 @@ const DIST = fileURLToPath(new URL('../dist', import.meta.url));
 const TYPES = { '.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml', '.woff2': 'font/woff2' };
 const CSP = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
+const SERVER = process.env['LAVA_SERVER'];
+
+/** @param {import('node:http').IncomingMessage} request @param {import('node:http').ServerResponse} response @param {string} server */
+function forward(request, response, server) {
+  const headers = { ...request.headers };
+  delete headers.origin;
+  const sent = ask(new URL(request.url ?? '/', server), { method: request.method, headers: { ...headers, host: new URL(server).host } }, (got) => {
+    response.writeHead(got.statusCode ?? 502, got.headers);
+    got.pipe(response);
+  });
+  sent.on('error', () => response.writeHead(502).end());
+  response.on('close', () => sent.destroy());
+  request.pipe(sent);
+}
+
 createServer((request, response) => {
-  if (answer(request, response)) return;
+  if (SERVER && request.url?.startsWith('/api/')) return forward(request, response, SERVER);
+  if (!SERVER && answer(request, response)) return;
   const path = normalize(new URL(request.url ?? '/', 'http://localhost').pathname);
   const file = join(DIST, path);
   const found = existsSync(file) && statSync(file).isFile() ? file : join(DIST, 'index.html');

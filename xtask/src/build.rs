@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use lava_image::{Image, ImageStore, Lines, Recipe};
 
-use crate::shell;
+use crate::{shell, web};
 
-/// LAVA, release. Returns the folder with `lava` and `liblava_tap.so`.
+/// LAVA, release, with the console's page in it. Returns the folder with `lava` and `liblava_tap.so`.
 pub fn lava() -> Result<PathBuf> {
+    web::build()?;
     let arguments = ["build", "--release", "--locked", "-p", "lava", "-p", "lava-tap"];
     shell::run("build lava and the tap", shell::command("cargo", arguments))?;
     Ok(shell::target().join("release"))

@@ -29,8 +29,9 @@ const PACKAGES: &[(&str, &str)] = &[
     ("python3-reportlab", "makes the PDF documents that tests open"),
     ("minisign", "judges the signatures of bundles in tests"),
     ("unzip", "opens bundles in tests"),
-    ("nodejs", "checks the console's page in tests"),
+    ("nodejs", "builds the console's page"),
     ("npm", "fetches what the page is made of"),
+    ("chromium", "shows the console's page in tests"),
     ("python3-venv", "holds the validators of exports in tests"),
     ("graphviz", "judges exported graphs in tests"),
 ];

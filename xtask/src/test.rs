@@ -25,7 +25,7 @@ pub fn run() -> Result<()> {
     } else {
         eprintln!("xtask: clippy is not installed: lints NOT checked (rustup component add clippy)");
     }
-    web::test()?;
+    web::check()?;
     fuzz::run(FUZZ)?;
     let programs = build::lava()?;
     let image = build::image()?;
@@ -38,6 +38,7 @@ pub fn run() -> Result<()> {
     let mut inert = shell::command("sh", ["scenarios/drive-by/test.sh"]);
     inert.arg(&scenarios);
     shell::run("the scenario's pieces refuse to act outside a micro-VM", inert)?;
+    web::test(&programs, &scenarios)?;
     let python = validators::run()?;
     let mut tests = shell::command("cargo", ["test", "--release", "--locked", "--workspace", "--no-fail-fast"]);
     tests

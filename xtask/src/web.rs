@@ -1,4 +1,5 @@
-//! `cargo xtask web`: the console's page, from web/ into web/dist. No program embeds it yet: building LAVA does not need it.
+//! `cargo xtask web`: the console's page, from web/ into web/dist, where `lava-console` embeds it from. A LAVA that is built without it
+//! says so in the browser.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -24,10 +25,22 @@ pub fn build() -> Result<()> {
 }
 
 /// Type checks and lints.
-pub fn test() -> Result<()> {
-    build()?;
+pub fn check() -> Result<()> {
     packages()?;
     shell::run("check the console's page", npm(["run", "check"]))
+}
+
+/// The page in a browser: against a stand-in, against this `lava serve`, and while real micro-VMs play these scenarios.
+pub fn test(programs: &Path, scenarios: &Path) -> Result<()> {
+    build()?;
+    packages()?;
+    let mut tests = npm(["test"]);
+    tests
+        .env("LAVA_PROGRAM", programs.join("lava"))
+        .env("LAVA_SCENARIOS", scenarios)
+        .env("LAVA_SHARE", shell::root())
+        .env_remove("LAVA_SESSIONS");
+    shell::run("the console's page in a browser", tests)
 }
 
 fn folder() -> PathBuf {

@@ -62,9 +62,11 @@ impl Follow {
         follow.seek(low)?;
         loop {
             let begin = follow.offset();
-            match follow.numbered()? {
-                Some(at) if at < seq => {}
-                _ => {
+            match follow.read::<Numbered>() {
+                Ok(Some(line)) if line.seq < seq => {}
+                Err(Error::Line { .. }) => {}
+                Err(error) => return Err(error),
+                Ok(_) => {
                     follow.seek(begin)?;
                     return Ok(follow);
                 }

@@ -1,7 +1,7 @@
 // The server's API. Every failure becomes a Problem: what, and what to do.
 
 import type {
-  Action, Artifact, AuditEntry, Decision, Diagnostic, Finding, Hit, LavaEvent, Me, Overview, Pending, Policy, ProcessLane,
+  Action, Artifact, AuditEntry, Diagnostic, Finding, Hit, LavaEvent, Me, Overview, Pending, Policy, ProcessLane,
   Session, TraceAnswer,
 } from './types';
 
@@ -17,6 +17,12 @@ export class Problem extends Error {
 }
 
 let csrf = '';
+/** How far the server's clock is ahead of ours, in ms; known to a second. */
+let ahead = 0;
+
+/** Now, by the server's clock. */
+export const serverNow = (): number => Date.now() + ahead;
+
 let onUnauthorised: () => void = () => {};
 
 /** Called when the server says that nobody is logged in. */
@@ -57,6 +63,8 @@ async function ask<T>(path: string, init: RequestInit = {}): Promise<T> {
     if (error instanceof DOMException && error.name === 'AbortError') throw error;
     throw new Problem(0, 'unreachable', 'The LAVA server does not answer.', 'Is `lava serve` still running on this machine?');
   }
+  const date = Date.parse(response.headers.get('Date') ?? '');
+  if (!Number.isNaN(date)) ahead = date - Date.now();
   if (!response.ok) {
     const failed = await problem(response);
     if (response.status === 401 && path !== '/api/login') onUnauthorised();
@@ -86,7 +94,6 @@ export interface EventsQuery {
   kind?: string;
   pid?: number;
   q?: string;
-  seqs?: string;
 }
 
 export const api = {
@@ -101,8 +108,8 @@ export const api = {
   sessions: (limit = 50, before?: string) => ask<{ sessions: Session[] }>(`/api/sessions${query({ limit, before })}`),
   start: (form: FormData) => change<{ id: string }>('/api/sessions', form),
   session: (id: string) => ask<Session>(session(id)),
-  trace: (id: string, untilNs?: number, signal?: AbortSignal) =>
-    ask<TraceAnswer>(`${session(id)}/trace${query({ until_ns: untilNs })}`, { signal }),
+  trace: (id: string, until?: number, signal?: AbortSignal) =>
+    ask<TraceAnswer>(`${session(id)}/trace${query({ until })}`, { signal }),
   events: (id: string, what: EventsQuery, signal?: AbortSignal) =>
     ask<{ events: LavaEvent[]; next: number | null; total_seen?: number }>(
       `${session(id)}/events${query({ ...what })}`, { signal }),
@@ -115,7 +122,7 @@ export const api = {
   artifactUrl: (id: string, sha256: string) => `${session(id)}/artifacts/${encodeURIComponent(sha256)}`,
   fileUrl: (id: string, name: string) => `${session(id)}/files/${encodeURIComponent(name)}`,
   streamUrl: (id: string, from: number) => `${session(id)}/stream${query({ from })}`,
-  decisions: (id: string) => ask<{ decisions: Decision[]; pending: Pending[] }>(`${session(id)}/decisions`),
+  decisions: (id: string) => ask<{ decisions: LavaEvent[]; pending?: Pending[] }>(`${session(id)}/decisions`),
   respond: (id: string, command: string) => change(`${session(id)}/respond`, { command }),
   decide: (id: string, seq: number, action: Action) => change(`${session(id)}/decide`, { seq, action }),
   policies: () => ask<{ policies: Policy[] }>('/api/policies'),

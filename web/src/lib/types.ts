@@ -78,7 +78,6 @@ export interface Trace {
 
 export interface TraceAnswer {
   until: number;
-  until_ns: number;
   trace: Trace;
   verdict: Verdict;
 }
@@ -112,7 +111,6 @@ export interface Session {
   stages: Stage[];
   events: number;
   findings: number;
-  last_ns?: number;
   detail: string | null;
   manifest?: Record<string, unknown>;
 }
@@ -125,7 +123,7 @@ export interface ProcessLane extends ProcessKey {
   argv: string[];
   first_ns: number;
   last_ns: number;
-  exit: number | null;
+  exit: { code?: number | null; signal?: number | null } | null;
   tainted: boolean;
 }
 
@@ -135,10 +133,16 @@ export interface Artifact {
   name?: string | null;
 }
 
+/** An act that waits for the analyst's answer. */
 export interface Pending {
+  seq: number;
   event: LavaEvent;
+  policy: string;
+  rule: string | null;
+  reason: string | null;
   default: Action;
-  remaining_ms: number;
+  /** When the default answers: session time in ns. */
+  deadline_ns: number;
 }
 
 export interface Me {

@@ -1,8 +1,9 @@
 // One session as the page shows it: what the server said last, the moment that is looked at, and what is selected.
 
-import { api, parse, Problem } from '../lib/api';
+import { api, parse, Problem, serverNow } from '../lib/api';
 import { router } from '../lib/router.svelte';
 import type { Finding, LavaEvent, Pending, ProcessLane, Session, Trace, TraceAnswer, Verdict } from '../lib/types';
+import { Clock } from './clock';
 import { layout, type Layout, type Places } from './layout';
 import { fromText, relatedTo, toText, type Selection } from './selection';
 
@@ -26,9 +27,12 @@ export class SessionStore {
   /** That moment, in ns; null: the newest. Moves before `past` does. */
   at = $state<number | null>(null);
   processes = $state.raw<ProcessLane[]>([]);
-  pending = $state.raw<(Pending & { until: number })[]>([]);
+  /** What waits for an answer. */
+  pending = $state.raw<Pending[]>([]);
   feed = $state.raw<LavaEvent[]>([]);
   selection = $state<Selection | null>(null);
+  /** Time of the newest event. */
+  lastNs = $state(1);
   problem = $state<Problem | null>(null);
   /** The live stream: none, connected, or lost for the moment. */
   stream = $state<'none' | 'open' | 'lost'>('none');
@@ -40,7 +44,6 @@ export class SessionStore {
   /** Findings as they were at the moment looked at. Their place is their number. */
   findings = $derived<Finding[]>(this.trace.findings);
   related = $derived(relatedTo(this.selection, this.trace, this.findings));
-  lastNs = $derived(Math.max(this.head?.until_ns ?? 0, this.session?.last_ns ?? 0, 1));
   nowNs = $derived(this.at ?? this.lastNs);
   layout = $derived.by<Layout>(() => {
     void this.tidied;
@@ -49,12 +52,15 @@ export class SessionStore {
 
   private tidied = $state(0);
   private places: Places = new Map();
+  private clock: Clock;
   private source: EventSource | null = null;
   private timer = 0;
   private scrubTimer = 0;
   private asked: AbortController | null = null;
 
-  constructor(readonly id: string) {}
+  constructor(readonly id: string) {
+    this.clock = new Clock(id);
+  }
 
   async open(): Promise<void> {
     this.problem = null;
@@ -64,7 +70,8 @@ export class SessionStore {
         api.session(this.id), api.trace(this.id), api.processes(this.id),
       ]);
       this.session = session;
-      this.head = head;
+      this.lastNs = Math.max(1, await this.clock.timeOf(head.until));
+      this.grow(head);
       this.processes = processes.processes;
       this.selection = fromText(router.query.get('sel'));
       if (at > 0) this.scrub(at);
@@ -114,7 +121,13 @@ export class SessionStore {
 
   async decide(seq: number, action: 'allow' | 'deny' | 'remediate'): Promise<void> {
     await api.decide(this.id, seq, action);
-    this.pending = this.pending.filter((each) => each.event.seq !== seq);
+    this.pending = this.pending.filter((each) => each.seq !== seq);
+  }
+
+  /** How long until the default answers, in ms. */
+  remaining(pending: Pending): number {
+    const started = Date.parse(this.session?.started ?? '');
+    return Math.max(0, started + pending.deadline_ns / 1e6 - serverNow());
   }
 
   private async fetchPast(): Promise<void> {
@@ -122,9 +135,10 @@ export class SessionStore {
     this.scrubTimer = 0;
     if (at === null) return;
     this.asked?.abort();
-    this.asked = new AbortController();
+    const { signal } = (this.asked = new AbortController());
     try {
-      const answer = await api.trace(this.id, at, this.asked.signal);
+      const until = await this.clock.seqAt(at, this.head?.until ?? 0, signal);
+      const answer = await api.trace(this.id, until, signal);
       if (this.at !== null) this.past = answer;
     } catch (error) {
       this.fail(error);
@@ -138,29 +152,37 @@ export class SessionStore {
     source.onerror = () => (this.stream = source.readyState === EventSource.CLOSED ? 'none' : 'lost');
     const on = <T>(kind: string, then: (said: T) => void): void =>
       source.addEventListener(kind, (message) => then(parse((message as MessageEvent<string>).data) as T));
-    on<TraceAnswer>('trace', (answer) => (this.head = answer));
-    on<{ events: LavaEvent[] }>('events', ({ events }) => (this.feed = [...this.feed, ...events].slice(-FEED)));
-    on<Session>('session', (session) => (this.session = session));
-    on<{ pending: Pending[] }>('pending', ({ pending }) => this.wait(pending));
+    on<TraceAnswer>('trace', (answer) => this.grow(answer));
+    on<{ events: LavaEvent[] }>('events', ({ events }) => this.hear(events));
+    // What the stream tells of a session is without its manifest.
+    on<Session>('session', (session) => (this.session = { ...session, manifest: this.session?.manifest }));
+    on<{ pending: Pending[] }>('pending', ({ pending }) => (this.pending = pending));
     on<Session>('end', (session) => void this.ended(session));
     this.timer = window.setInterval(() => void this.askAgain(), ASK_AGAIN_MS);
     void this.askAgain();
+  }
+
+  /** Takes the newest trace. Its last event may be one that is not told to the page, or can't be read any more. */
+  private grow(answer: TraceAnswer): void {
+    this.head = answer;
+    const { nodes, edges } = answer.trace;
+    this.lastNs = Math.max(this.lastNs, ...nodes.map((node) => node.last_ns), ...edges.map((edge) => edge.last_ns));
+  }
+
+  private hear(events: LavaEvent[]): void {
+    this.feed = [...this.feed, ...events].slice(-FEED);
+    this.lastNs = Math.max(this.lastNs, events.at(-1)?.time_ns ?? 0);
   }
 
   private async askAgain(): Promise<void> {
     try {
       const [processes, decisions] = await Promise.all([api.processes(this.id), api.decisions(this.id)]);
       this.processes = processes.processes;
-      this.wait(decisions.pending ?? []);
+      this.pending = decisions.pending ?? [];
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
       this.stream = 'lost'; // The next round tells.
     }
-  }
-
-  private wait(pending: Pending[]): void {
-    const now = performance.now();
-    this.pending = pending.map((each) => ({ ...each, until: now + each.remaining_ms }));
   }
 
   private async ended(session: Session): Promise<void> {
@@ -169,8 +191,10 @@ export class SessionStore {
     this.pending = [];
     this.session = session;
     try {
-      const [head, processes] = await Promise.all([api.trace(this.id), api.processes(this.id)]);
-      this.head = head;
+      const [whole, head, processes] = await Promise.all([api.session(this.id), api.trace(this.id), api.processes(this.id)]);
+      this.session = whole;
+      this.lastNs = Math.max(1, await this.clock.timeOf(head.until));
+      this.grow(head);
       this.processes = processes.processes;
     } catch (error) {
       this.fail(error);
