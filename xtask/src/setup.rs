@@ -27,6 +27,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("python3", "helps the tests"),
     ("7zip", "makes the archives that tests open"),
     ("python3-reportlab", "makes the PDF documents that tests open"),
+    ("minisign", "judges the signatures of bundles in tests"),
+    ("unzip", "opens bundles in tests"),
     ("nodejs", "checks the console's page in tests"),
     ("npm", "fetches what the page is made of"),
     ("python3-venv", "holds the validators of exports in tests"),

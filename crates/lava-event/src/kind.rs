@@ -703,6 +703,12 @@ pub enum Kind {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<GuestText>,
     },
+    /// The picture on the guest's screen, unlike those before it.
+    #[serde(rename = "vm.screen")]
+    VmScreen {
+        /// A PNG: artifact.
+        picture: Sha256,
+    },
     /// The guest was restarted.
     #[serde(rename = "vm.reset")]
     VmReset {
@@ -1008,6 +1014,7 @@ names! {
     VmTask = "vm.task",
     VmMember = "vm.member",
     VmTaskExit = "vm.task_exit",
+    VmScreen = "vm.screen",
     VmReset = "vm.reset",
     VmDecision = "vm.decision",
     VmGap = "vm.gap",

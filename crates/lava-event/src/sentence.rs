@@ -242,6 +242,7 @@ impl Kind {
             Self::VmTaskExit { error: Some(error), .. } => format!("task could not be started: {error}"),
             Self::VmTaskExit { signal: Some(signal), .. } => format!("task ended by signal {signal}"),
             Self::VmTaskExit { code, .. } => format!("task ended with {}", code.unwrap_or_default()),
+            Self::VmScreen { picture } => format!("the screen shows artifact {picture}"),
             Self::VmReset { by } => format!("guest restarted by {by}"),
             Self::VmDecision { subject, action, rule, outcome, .. } => {
                 format!("#{subject}: {action} ({}): {outcome}", rule.as_deref().unwrap_or("default"))

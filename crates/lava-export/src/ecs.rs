@@ -331,6 +331,7 @@ fn category(kind: &Kind) -> (&'static str, &'static [&'static str]) {
         | Kind::VmCloned { .. }
         | Kind::VmTask { .. }
         | Kind::VmMember { .. }
+        | Kind::VmScreen { .. }
         | Kind::VmTaskExit { .. }
         | Kind::VmReset { .. }
         | Kind::VmDecision { .. }

@@ -19,6 +19,7 @@ mod error;
 mod facts;
 mod ids;
 mod indicators;
+mod isf;
 mod lines;
 mod misp;
 mod navigator;
@@ -36,6 +37,7 @@ use std::io::Write;
 use lava_evidence::Session;
 
 pub use error::Error;
+pub use isf::isf;
 pub use lines::Scope;
 use summary::Summary;
 

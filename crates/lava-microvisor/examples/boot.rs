@@ -32,6 +32,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         scenario_disk: None,
         memory_mib: 512,
         vcpus: 2,
+        display: false,
         tap: std::env::var_os("LAVA_TAP").map(PathBuf::from),
         launcher: LAUNCHER.into(),
         net: Some(lava_microvisor::NetMode::Refuse),

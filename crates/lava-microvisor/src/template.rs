@@ -49,6 +49,9 @@ pub struct TemplateParts {
     /// Whether it has a network card.
     #[serde(default = "with_network", skip_serializing_if = "Clone::clone")]
     pub network: bool,
+    /// It has a VGA.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub display: bool,
 }
 
 /// What templates have that were made before it was said.
@@ -385,6 +388,7 @@ mod tests {
             memory_mib: 1,
             vcpus: 2,
             network: true,
+            display: false,
         }
     }
 

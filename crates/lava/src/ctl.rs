@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use lava_evidence::Session;
 use lava_microvisor::machine::control::{self, Command};
 
 use crate::{places, show};
@@ -16,12 +17,16 @@ pub fn command() -> impl TypedValueParser<Value = Command> {
 
 /// Asks, and prints what is replied.
 pub fn ask(session: &str, command: Command, out: Option<&Path>) -> Result<()> {
-    let session = show::find(session, out)?;
-    let id = &session.manifest().session;
-    let answer = control::ask(&places::runtime(id), command)
-        .with_context(|| format!("session {id} does not answer: only one that runs can be asked"))?;
-    let text = answer.map_err(|why| anyhow!("session {id}: {why}"))?;
+    let text = send(&show::find(session, out)?, command)??;
     // Words of QEMU are among it.
     println!("{}", text.replace(|c: char| c.is_control() && c != '\n', " ").trim_end());
     Ok(())
+}
+
+/// Asks. The outer error is that nobody answers, the inner one the session's refusal.
+pub fn send(session: &Session, command: Command) -> Result<Result<String>> {
+    let id = &session.manifest().session;
+    let answer = control::ask(&places::runtime(id), command)
+        .with_context(|| format!("session {id} does not answer: only one that runs can be asked"))?;
+    Ok(answer.map_err(|why| anyhow!("session {id}: {why}")))
 }

@@ -37,11 +37,15 @@ enum Trace {
 /// Options of `lava run`.
 #[derive(clap::Args)]
 pub struct Run {
-    /// The untrusted file.
+    /// The untrusted file, or an address (http://..., https://...).
+    #[arg(value_name = "FILE|URL")]
     task: PathBuf,
     /// How to open it: a profile's name, or the path of a profile's file. Recognised by content if not given.
     #[arg(long, value_name = "P")]
     profile: Option<String>,
+    /// The guest image, if not the one that the profile names: an archive with office documents in it needs `office`.
+    #[arg(long, value_name = "NAME")]
+    image: Option<String>,
     /// The password of a protected archive.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     password: String,
@@ -121,7 +125,8 @@ impl Run {
         let profile = prepare::profile(self.profile.as_deref(), &task)?.with_password(&self.password);
         let policy = policy.for_profile(&profile.name);
         let policy = if self.dry_run { policy.with_dry_run(true) } else { policy };
-        let members = prepare::members(&profile)?.with_password(&self.password);
+        let (profile, members) = prepare::in_image(profile, self.image.as_deref())?;
+        let members = members.with_password(&self.password);
         if let Some(disk) = self.disk.as_deref().filter(|disk| !disk.is_file()) {
             bail!("the disk {}: no such file", disk.display());
         }
@@ -129,7 +134,7 @@ impl Run {
             bail!("the profile {} needs the programs of its scenario's disk: give it with --disk", profile.name);
         }
         let content = self.net_content.as_deref().map(NetContent::load).transpose()?.unwrap_or_default();
-        let guest = prepare::guest(&self.kernel)?;
+        let guest = prepare::guest(&profile, &self.kernel)?;
         let qemu = lava_microvisor::qemu::find()?;
         let tap = prepare::tap()?;
 
@@ -154,8 +159,17 @@ impl Run {
         manifest.policy = PolicyFacts { name: policy.name().to_owned(), sha256: Some(policy_hash) };
         manifest.qemu = qemu.version.to_string();
         manifest.tap = Some(tap.sha256);
+        manifest.template = template.as_ref().map(|template| template.parts.name());
+        manifest.hashes.extend(checked.sha256.map(|sha256| ("rules".to_owned(), sha256)));
         let mut evidence = SessionWriter::create(&places::sessions(self.out.as_deref())?, &id, manifest)?;
 
+        // Beside the session: tens of megabytes, and the task need not wait for them.
+        let programs = [
+            ("lava", std::env::current_exe().ok()),
+            ("qemu", Some(qemu.path)),
+            ("vmlinuz", Some(guest.vmlinuz.clone())),
+        ];
+        let hashes = std::thread::spawn(move || prepare::hashes(programs));
         let how = if self.boot { " (the guest boots first)" } else { "" };
         live.progress(&format!("session {id}: opening {} as {}{how}", task.name, profile.name));
         let asks = policy.waits_for().collect();
@@ -191,6 +205,7 @@ impl Run {
                 (Err(error.into()), report)
             }
         };
+        evidence.manifest_mut().hashes.extend(hashes.join().unwrap_or_default());
         self.finish(ended, &report, &analysis, evidence)
     }
 
@@ -201,8 +216,12 @@ impl Run {
     fn manifest(&self, id: &SessionId, task: &TaskFile, profile: &Profile, guest: &Guest) -> Manifest {
         let facts = TaskFacts { name: task.name.clone(), sha256: task.sha256, size: task.content.len() as u64 };
         let mut manifest = Manifest::new(id.clone(), env!("CARGO_PKG_VERSION"), facts, &profile.name, &now());
-        manifest.image =
-            ImageFacts { recipe: guest.image.manifest.recipe.parse().ok(), kernel: guest.release.clone(), disk: None };
+        let known = guest.image.manifest.kernels.get(&self.kernel);
+        manifest.image = ImageFacts {
+            recipe: guest.image.manifest.recipe.parse().ok(),
+            kernel: guest.release.clone(),
+            disk: known.and_then(|known| known.disk_sha256.parse().ok()),
+        };
         manifest.host = places::host();
         manifest.options = [
             ("kernel", self.kernel.clone()),
@@ -236,6 +255,7 @@ impl Run {
             kernel: guest.release.clone(),
             scenario_disk: self.disk.clone(),
             memory_mib: profile.memory_mib,
+            display: profile.display,
             vcpus: VCPUS,
             tap: Some(tap),
             launcher: lava_microvisor::machine::LAUNCHER.to_owned(),

@@ -52,7 +52,7 @@ pub fn command(command: &Command) -> Result<()> {
     match command {
         Command::Build { profile, kernel, disk } => {
             let profile = prepare::profile_named(profile)?;
-            let guest = prepare::guest(kernel)?;
+            let guest = prepare::guest(&profile, kernel)?;
             let template =
                 ensure(&profile, &guest, &prepare::tap()?, disk.as_deref(), true, &|text| eprintln!("lava: {text}"))?;
             println!("{}", template.parts.name());
@@ -115,6 +115,7 @@ pub fn ensure(
         memory_mib: profile.memory_mib,
         vcpus: run::VCPUS,
         network,
+        display: profile.display,
     };
     if let Some(template) = store.find(&parts)? {
         return Ok(template);
@@ -147,6 +148,7 @@ fn build(
         kernel: guest.release.clone(),
         scenario_disk: disk.map(Path::to_path_buf),
         memory_mib: parts.memory_mib,
+        display: parts.display,
         vcpus: parts.vcpus,
         tap: Some(tap),
         launcher: lava_microvisor::machine::LAUNCHER.to_owned(),

@@ -11,6 +11,7 @@ mod execute;
 mod exploit;
 mod inject;
 mod kernel;
+mod library;
 mod masquerade;
 mod memfd;
 mod module;
@@ -112,6 +113,7 @@ pub(crate) fn all() -> Vec<Box<dyn Behaviour + Send>> {
     vec![
         Box::new(exploit::Exploit),
         Box::new(execute::Execute),
+        Box::new(library::Library),
         Box::new(memfd::Memfd),
         Box::new(inject::Inject::default()),
         Box::new(escalate::Escalate::default()),

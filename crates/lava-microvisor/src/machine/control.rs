@@ -44,11 +44,16 @@ pub enum Command {
     Discard,
     /// The vCPUs' registers.
     Registers,
+    /// The screen's picture: replied is the SHA-256 of an artifact of the session.
+    Screen,
+    /// The guest's memory, into the session's folder: replied is the file's name and size.
+    Dump,
 }
 
 impl Command {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Status, Self::Pause, Self::Resume, Self::Stop, Self::Discard, Self::Registers];
+    pub const ALL: [Self; 8] =
+        [Self::Status, Self::Pause, Self::Resume, Self::Stop, Self::Discard, Self::Registers, Self::Screen, Self::Dump];
 
     /// The one of that name.
     #[must_use]
@@ -66,6 +71,8 @@ impl Command {
             Self::Stop => "stop",
             Self::Discard => "discard",
             Self::Registers => "registers",
+            Self::Screen => "screen",
+            Self::Dump => "dump",
         }
     }
 }

@@ -3,7 +3,9 @@
 //! Whatever happens comes through one queue: words of the launcher, QEMU's events, the caller's wish to stop, trouble of
 //! the merger. Every wait has an end.
 
+mod dump;
 mod members;
+mod screen;
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -25,6 +27,7 @@ use crate::qemu::process::how;
 use crate::qmp::{Qmp, QmpError, QmpEvent, dial};
 use crate::stream::{Ending, Trouble};
 use crate::template::copy_sparse;
+use screen::Screen;
 
 /// For QEMU to open its sockets, and to answer.
 const QEMU: Duration = Duration::from_secs(20);
@@ -90,6 +93,9 @@ struct Life {
     paused: Option<Instant>,
     /// For how long it was held before.
     held: Duration,
+    screen: Option<Screen>,
+    /// Memory dumps that were kept.
+    dumps: usize,
     _control: Option<Control>,
 }
 
@@ -105,6 +111,8 @@ pub(super) fn live(machine: Machine, spec: &MachineSpec, task: Option<&Task>, op
         saved: false,
         paused: None,
         held: Duration::ZERO,
+        screen: spec.display.then(Screen::default),
+        dumps: 0,
         _control: None,
     };
     // Without it the session runs as well; it only cannot be asked anything.
@@ -247,10 +255,14 @@ impl Life {
         loop {
             let happened = match self.paused {
                 Some(_) => self.machine.happened.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                None => self.machine.happened.recv_deadline(deadline + self.held),
+                None => self.machine.happened.recv_deadline(self.look_at(deadline + self.held)),
             };
             let happening = match happened {
                 Ok(happening) => happening,
+                Err(RecvTimeoutError::Timeout) if Instant::now() < deadline + self.held => {
+                    self.look()?;
+                    continue;
+                }
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Ok(Next::TimeIsUp),
             };
             match happening {
@@ -331,6 +343,8 @@ impl Life {
             Command::Stop => Ok("the session is being ended".to_owned()),
             Command::Discard => Ok("the micro-VM is being discarded".to_owned()),
             Command::Registers => qmp.registers(),
+            Command::Dump => self.dump(),
+            Command::Screen => self.picture().map(|picture| picture.to_string()),
         }
     }
 
@@ -399,7 +413,14 @@ impl Life {
     fn open(&mut self, header: &Value, content: &[u8], limit: Duration, deadline: Instant) -> Result<Option<i64>, End> {
         self.task_runs = true;
         self.say(header, content)?;
-        let (code, signal, error) = self.outcome(limit, deadline)?;
+        let outcome = self.outcome(limit, deadline);
+        // How the screen looks at the end, be it that the time is up.
+        match &outcome {
+            Ok(_) => self.look()?,
+            Err(end) if end.asked => drop(self.look()),
+            Err(_) => {}
+        }
+        let (code, signal, error) = outcome?;
         self.task_runs = false;
         self.machine.feeder.tell(Kind::VmTaskExit { code, signal, error });
         Ok(code)
@@ -492,6 +513,8 @@ impl Life {
 
     fn finish(mut self, end: End, options: &Options) -> MachineReport {
         let mut end = end;
+        // How the guest goes down is no picture of the task's.
+        self.screen = None;
         if end.asked && end.reason != DISCARDED && self.resume().is_err() {
             self.fault("the held guest could not be let go on".to_owned());
         }
@@ -564,6 +587,7 @@ impl Life {
 fn header(name: &str, path: &str, profile: &Profile, options: &Options) -> Value {
     json!({
         "name": name, "path": path, "size": 0, "command": profile.command, "mode": profile.mode,
+        "env": profile.environment,
         "console": options.console, "root": options.root,
     })
 }

@@ -54,6 +54,8 @@ pub struct MachineSpec {
     pub memory_mib: u32,
     /// Number of vCPUs.
     pub vcpus: u32,
+    /// It has a VGA; its picture is kept when it changes, while the task runs.
+    pub display: bool,
     /// The tap's shared library; without it nothing inside the guest is seen.
     pub tap: Option<PathBuf>,
     /// Path of the launcher in the guest: [`LAUNCHER`].

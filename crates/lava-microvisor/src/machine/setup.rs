@@ -82,6 +82,7 @@ pub(super) struct Machine {
     pub qmp: PathBuf,
     pub port: PathBuf,
     pub ram: PathBuf,
+    pub session_dir: PathBuf,
     /// Clone: where QEMU finds the devices' state.
     pub state: Option<PathBuf>,
     /// Where QEMU may write what is to be saved.
@@ -151,6 +152,7 @@ pub(super) fn set_up(
     let layout = Layout {
         memory_mib,
         vcpus,
+        display: spec.display,
         ram: clone.as_ref().map_or_else(|| runtime.at("ram"), |(ram, _)| ram.clone()),
         clone: clone.is_some(),
         disks: ["vda", "vdb"][..disks.len()].iter().map(|name| runtime.at(name)).collect(),
@@ -204,6 +206,7 @@ pub(super) fn set_up(
         happened,
         qmp: layout.qmp,
         port: layout.port,
+        session_dir: spec.session_dir.clone(),
         ram: layout.ram,
         state: clone.map(|(_, state)| state),
         save_to: None,

@@ -1,5 +1,6 @@
 //! From a profile's file to a [`Profile`].
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -79,6 +80,11 @@ struct Raw {
     scenario_disk: bool,
     unpacks: Option<String>,
     network: Option<Network>,
+    image: Option<String>,
+    #[serde(default)]
+    display: bool,
+    #[serde(default)]
+    environment: BTreeMap<String, String>,
     #[serde(default)]
     variant: Vec<RawVariant>,
 }
@@ -191,6 +197,9 @@ fn build(mut raw: Raw) -> Result<Vec<Profile>, String> {
             scenario_disk: raw.scenario_disk,
             unpacks: raw.unpacks.clone(),
             network: raw.network,
+            image: raw.image.clone(),
+            display: raw.display,
+            environment: raw.environment.clone(),
             recognise,
         });
     }

@@ -10,6 +10,7 @@
 mod load;
 mod recognise;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use load::ProfileError;
@@ -73,6 +74,12 @@ pub struct Profile {
     pub unpacks: Option<String>,
     /// What its guest's network answers, if the user does not say.
     pub network: Option<Network>,
+    /// The guest image that has its programs; none: the ordinary one.
+    pub image: Option<String>,
+    /// It wants a screen.
+    pub display: bool,
+    /// Added to the environment of its programs.
+    pub environment: BTreeMap<String, String>,
     /// The highest wins.
     pub priority: i32,
     /// It opens its tasks with programs that a second disk brings.
@@ -90,7 +97,9 @@ impl Profile {
     /// Where a file of this name is put in the guest. The name is reduced to one harmless path component.
     #[must_use]
     pub fn guest_path(&self, name: &str) -> String {
-        let base = name.rsplit('/').next().unwrap_or_default();
+        // An address is opened through a page of ours, whatever it ends with.
+        let address = name.starts_with("http://") || name.starts_with("https://");
+        let base = if address { "address" } else { name.rsplit('/').next().unwrap_or_default() };
         let mut base: String = base.chars().map(|c| if c.is_control() { '_' } else { c }).collect();
         while base.len() > NAME_LIMIT {
             base.pop();
@@ -230,6 +239,29 @@ mod tests {
     }
 
     #[test]
+    fn documents_and_pages_are_known_by_content_and_name_their_image() {
+        check("x", &zip("word/document.xml"), Some(("office", "/usr/lib/libreoffice/program/soffice.bin")));
+        check("x.zip", &zip("META-INF/manifest.xml"), Some(("office", "/usr/lib/libreoffice/program/soffice.bin")));
+        check(
+            "x.xls",
+            b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+            Some(("office", "/usr/lib/libreoffice/program/soffice.bin")),
+        );
+        check("x.msi", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", None);
+        check("x.doc", b"{\\rtf1 }", Some(("office", "/usr/lib/libreoffice/program/soffice.bin")));
+        check("x.docx", b"text", None);
+        check("x", b"<!DOCTYPE html><p>", Some(("web", "/usr/lib/firefox-esr/firefox-esr")));
+        check("x.htm", b"<p>", Some(("web", "/usr/lib/firefox-esr/firefox-esr")));
+        check("x", b"<p>", None);
+        let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../images");
+        for profile in shipped().iter() {
+            if let Some(image) = &profile.image {
+                assert!(recipes.join(format!("{image}.toml")).is_file(), "{}: {image}", profile.name);
+            }
+        }
+    }
+
+    #[test]
     fn an_archive_is_unpacked_beside_itself_with_the_password() {
         let archive = shipped().with_password("a b").named("archive", "", b"").expect("archive").clone();
         assert_eq!(archive.command_for("/t", "n"), ["/usr/bin/7zz", "x", "-y", "-bd", "-pa b", "-o/t.d", "/t"]);
@@ -266,6 +298,10 @@ mod tests {
         let jar = profiles.named("jar", "", b"").expect("jar");
         assert_eq!(jar.guest_path("../../etc/x"), "/home/user/x.jar");
         assert_eq!(jar.guest_path(".."), "/home/user/task.jar");
+        assert_eq!(
+            shipped().named("web", "", b"").expect("web").guest_path("http://x/y.sh"),
+            "/home/user/address.html"
+        );
         assert_eq!(jar.guest_path("a\nb.jar"), "/home/user/a_b.jar");
         assert!(jar.guest_path(&"ü".repeat(500)).len() < 230);
         assert_eq!(jar.command_for("/t", "n"), ["/usr/bin/java", "-jar", "/t"]);

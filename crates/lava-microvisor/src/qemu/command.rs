@@ -12,11 +12,19 @@ use crate::template::KernelPlace;
 const SOCKET_PATH: usize = 107;
 const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 
+/// The VGA's memory: 1024x768 with four bytes a pixel is 3 MiB; a clone reads all of it from its template.
+const VGA_MIB: u32 = 8;
+/// What its monitor says it likes best, which the guest's X server takes.
+const WIDTH: u32 = 1024;
+const HEIGHT: u32 = 768;
+
 /// The machine that QEMU is to make, and where everything lies.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
     pub memory_mib: u32,
     pub vcpus: u32,
+    /// A VGA, for a guest that draws.
+    pub display: bool,
     /// The file behind the guest's memory.
     pub ram: PathBuf,
     /// The memory is a template's, mapped privately, and the devices' state comes over QMP.
@@ -90,6 +98,10 @@ impl Layout {
         }
         out.option("-chardev", format!("socket,id=qmp,path={},server=on,wait=off", socket(&self.qmp)?));
         out.option("-mon", "chardev=qmp,mode=control").option("-sandbox", SANDBOX);
+        if self.display {
+            // Last, so that the other devices have the same places with it and without.
+            out.option("-device", format!("VGA,vgamem_mb={VGA_MIB},xres={WIDTH},yres={HEIGHT}"));
+        }
         if let Some(tap) = &self.tap {
             out.option("-plugin", tap.argument(&ram)?);
         }
@@ -151,6 +163,7 @@ mod tests {
         Layout {
             memory_mib: 512,
             vcpus: 2,
+            display: false,
             ram: at("ram"),
             clone: false,
             disks: vec![at("vda.nbd"), at("vdb.nbd")],
@@ -172,6 +185,8 @@ mod tests {
 
     #[test]
     fn a_clone_waits_for_its_state_and_does_not_change_its_template() {
+        let line = Layout { display: true, ..layout("/r") }.arguments().expect("arguments").join(" ");
+        assert!(line.contains("-device VGA,vgamem_mb=8,xres=1024,yres=768"), "{line}");
         let line = Layout { clone: true, ..layout("/r") }.arguments().expect("arguments").join(" ");
         assert!(line.contains("mem-path=/r/ram,share=off,readonly=on,rom=off -incoming defer -S"), "{line}");
     }
