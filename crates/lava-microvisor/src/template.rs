@@ -46,12 +46,12 @@ pub struct TemplateParts {
     pub memory_mib: u32,
     /// Number of vCPUs.
     pub vcpus: u32,
-    /// It has a VGA.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub display: bool,
     /// Whether it has a network card.
     #[serde(default = "with_network", skip_serializing_if = "Clone::clone")]
     pub network: bool,
+    /// It has a VGA.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub display: bool,
 }
 
 /// What templates have that were made before it was said.

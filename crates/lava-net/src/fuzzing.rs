@@ -12,7 +12,7 @@ use crate::service::Service;
 use crate::world::{At, Context, Ends, Report, World};
 
 /// Ports at which something of its own is spoken, and one that listens.
-const PORTS: &[u16] = &[80, 25, 53, 22, 6667, 443, 465, 4444];
+const PORTS: &[u16] = &[80, 25, 53, 22, 6667, 443, 465, 4444, 23];
 
 /// Pieces with their length, one byte, in front.
 fn pieces(mut bytes: &[u8], longest: usize) -> Vec<&[u8]> {

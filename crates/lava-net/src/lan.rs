@@ -47,7 +47,7 @@ pub const fn is_neighbour(address: Ipv4Addr) -> bool {
 }
 
 /// Who is on a simulated LAN, by the last number of the address, and the TCP ports that are open there: a gateway, a file server, a
-/// printer, two Linux servers, a Windows workstation. All else is silent (no such host) or refused (no such port).
+/// printer, two Linux servers, a Windows workstation, a camera. All else is silent (no such host) or refused (no such port).
 const HOSTS: &[(u8, &[u16])] = &[
     (1, &[53, 80, 443]),
     (3, &[22, 111, 139, 445, 2049]),
@@ -55,6 +55,7 @@ const HOSTS: &[(u8, &[u16])] = &[
     (20, &[22, 80]),
     (21, &[135, 139, 445, 3389]),
     (22, &[22, 3306, 8080]),
+    (30, &[23, 80, 554]),
 ];
 
 fn open_ports(address: Ipv4Addr) -> Option<&'static [u16]> {

@@ -11,6 +11,7 @@ mod http;
 mod irc;
 mod names;
 mod smtp;
+mod telnet;
 mod tls;
 
 use std::collections::VecDeque;
@@ -23,6 +24,7 @@ use http::Http;
 use irc::Irc;
 use names::Names;
 use smtp::Smtp;
+use telnet::Telnet;
 use tls::Tls;
 
 /// Bytes of each direction that are kept.
@@ -37,7 +39,6 @@ const SNIFFED: usize = 16;
 const BANNERS: &[(u16, &str, &str)] = &[
     (21, "ftp", "220 FTP server ready.\r\n"),
     (22, "ssh", "SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3\r\n"),
-    (23, "telnet", "login: "),
     (110, "pop3", "+OK POP3 server ready.\r\n"),
     (143, "imap", "* OK IMAP4rev1 server ready.\r\n"),
 ];
@@ -114,6 +115,7 @@ enum Protocol {
     Tls(Box<Tls>),
     Smtp(Smtp),
     Irc(Irc),
+    Telnet(Telnet),
     Names(Names),
 }
 
@@ -145,6 +147,8 @@ impl Service {
         let mut protocol = if known.is_some() { Protocol::Silent } else { Protocol::Unsure(Vec::new()) };
         if smtp::PORTS.contains(&port) || (within_tls && port == smtp::PORT_TLS) {
             (application, greeting, protocol) = ("smtp", smtp::GREETING, Protocol::Smtp(Smtp::new(ends)));
+        } else if port == telnet::PORT {
+            (application, greeting, protocol) = ("telnet", telnet::GREETING, Protocol::Telnet(Telnet::default()));
         } else if port == names::PORT {
             (application, protocol) = ("dns", Protocol::Names(Names::new(ends)));
         }
@@ -189,6 +193,7 @@ impl Service {
         match &mut self.protocol {
             Protocol::Smtp(smtp) => smtp.receive(bytes, talk, context),
             Protocol::Irc(irc) => irc.receive(bytes, talk, context),
+            Protocol::Telnet(telnet) => telnet.receive(bytes, talk, context),
             Protocol::Names(names) => names.receive(bytes, talk, context),
             _ => {}
         }

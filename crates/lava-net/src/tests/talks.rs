@@ -1,6 +1,7 @@
 //! What is spoken over connections: HTTP, TLS, mail, IRC, names. Wireshark judges what it looks like from outside.
 
 use std::io::{Read, Write};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use lava_event::{GuestText, Kind, Sha256};
@@ -330,4 +331,25 @@ fn a_bot_is_welcome_and_names_are_told_over_tcp() {
             .iter()
             .any(|kind| matches!(kind, Kind::NetDns { question, .. } if *question == "evil.example".into()))
     );
+}
+
+#[test]
+fn a_worm_gets_in_by_telnet_and_what_it_types_is_kept() {
+    let mut guest = simulated();
+    let socket = guest.connect(Ipv4Addr::new(10, 77, 0, 30), 23, 40_000);
+    guest.settle();
+    let mut heard = Vec::new();
+    // "DO echo" with a name, lines that end in CR NUL, CR LF and LF.
+    for said in [&b"\xff\xfd\x01root\r\0"[..], b"xc3511\r\n", b"enable\n/bin/busybox MIRAI\r\n", b"exit\r\n"] {
+        heard.extend(guest.say(socket, said));
+    }
+    let heard = String::from_utf8(heard).unwrap();
+    assert_eq!(heard, "login: Password: \r\n# # MIRAI: applet not found\r\n# ");
+    guest.socket(socket).close();
+    guest.settle();
+    guest.end();
+    let streams = guest.streams();
+    assert!(matches!(&streams[..], [(application, ..)] if application == "telnet"), "{streams:?}");
+    let typed = b"\xff\xfd\x01root\r\0xc3511\r\nenable\n/bin/busybox MIRAI\r\nexit\r\n";
+    assert!(guest.artifacts.iter().any(|artifact| artifact.bytes[..] == typed[..]), "as it was sent");
 }
