@@ -68,6 +68,8 @@ pub(crate) enum About {
     File {
         /// Whole contents, oldest first.
         contents: Vec<Content>,
+        /// True if it was not there before the task made it.
+        created: bool,
         executed: bool,
         deleted: bool,
     },
@@ -178,7 +180,8 @@ impl Summary {
     }
 }
 
-/// True for an address that is somebody's on the internet, or may be: not of a local network, not of the machine itself.
+/// True for an address that is somebody's on the internet, or may be: not of a local network, a provider's (RFC 6598) or a test
+/// bench's (RFC 2544), not of the machine itself, not reserved.
 pub(crate) fn is_outside(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(ip) => {
@@ -186,8 +189,8 @@ pub(crate) fn is_outside(address: IpAddr) -> bool {
                 || ip.is_loopback()
                 || ip.is_link_local()
                 || ip.is_multicast()
-                || ip.is_broadcast()
-                || ip.is_unspecified())
+                || ip.is_unspecified()
+                || matches!(ip.octets(), [100, 64..=127, ..] | [198, 18 | 19, ..] | [0 | 240..=255, ..]))
         }
         IpAddr::V6(ip) => match ip.to_ipv4_mapped() {
             Some(ip) => is_outside(ip.into()),
@@ -263,7 +266,10 @@ impl Gather {
             Kind::ProcessExec { path, argv, cwd, .. } => self.exec(seen, path, argv, cwd),
             Kind::FileCreate { path, file, what, .. } => {
                 let kind = file.as_ref().map_or(*what, FileId::file_type);
-                self.file(seen, path, kind);
+                let is_new = !self.things.contains_key(&Key::File(text::name(path)));
+                if let Some(About::File { created, .. }) = self.file(seen, path, kind) {
+                    *created |= is_new;
+                }
             }
             Kind::FileWrite { path, file, .. }
             | Kind::FileMapWrite { path, file, .. }
@@ -389,7 +395,7 @@ impl Gather {
             self.program(seen);
             return None;
         }
-        let about = About::File { contents: Vec::new(), executed: false, deleted: false };
+        let about = About::File { contents: Vec::new(), created: false, executed: false, deleted: false };
         self.thing(seen, Key::File(text::name(path)), about).map(|thing| &mut thing.about)
     }
 

@@ -7,6 +7,7 @@ mod doctor;
 mod export;
 mod image;
 mod output;
+mod pack;
 mod places;
 mod policy;
 mod prepare;
@@ -71,6 +72,8 @@ enum Command {
     Trace(trace::Options),
     /// Write a session in a format that other tools read: docs/exports.md tells what is in each.
     Export(export::Export),
+    /// Write a remediation pack: rules, block lists, queries and steps from what the findings rest on.
+    Pack(pack::Pack),
     /// Put a session into one signed file: docs/bundle.md.
     Bundle(bundle::Bundle),
     /// Hold a session, or a bundle, against its hashes, its chain and its signature.
@@ -145,6 +148,7 @@ fn main() -> ExitCode {
         Command::Replay(replay) => replay.run().map(|()| CLEAN),
         Command::Trace(options) => options.run().map(|()| CLEAN),
         Command::Export(export) => export.run().map(|()| CLEAN),
+        Command::Pack(pack) => pack.run().map(|()| CLEAN),
         Command::Bundle(bundle) => bundle.run().map(|()| CLEAN),
         Command::Verify(verify) => verify.run(),
         Command::Key => bundle::key().map(|()| CLEAN),

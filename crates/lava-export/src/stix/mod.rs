@@ -56,7 +56,7 @@ struct Bundle<'a> {
 }
 
 /// How sure, in percent, as STIX counts it. `None`: seen, but no finding rests on it.
-const fn confidence(weight: Option<Weight>) -> u8 {
+pub(crate) const fn confidence(weight: Option<Weight>) -> u8 {
     match weight {
         None => 30,
         Some(Weight { grade, .. }) => graded(grade),

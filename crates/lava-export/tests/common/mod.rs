@@ -13,6 +13,11 @@ const DROPPER: &str = "/tmp/.x/dropper";
 
 /// Writes the log as a live session does, with what the detectors say of it.
 pub fn record(name: &str, events: &[Event]) -> (tempfile::TempDir, Session) {
+    record_kept(name, events, &[])
+}
+
+/// The same, with artifacts.
+pub fn record_kept(name: &str, events: &[Event], artifacts: &[Artifact]) -> (tempfile::TempDir, Session) {
     let out = tempfile::tempdir().unwrap();
     let id = SessionId("01M88QMT0DFH6PE5AV4DAJ3987".into());
     let task = TaskFacts { name: name.into(), sha256: Sha256::of(b"task"), size: 4 };
@@ -23,7 +28,8 @@ pub fn record(name: &str, events: &[Event]) -> (tempfile::TempDir, Session) {
     let mut writer = SessionWriter::create(out.path(), &id, manifest).unwrap();
     let mut analysis = Analysis::new();
     for event in events {
-        writer.event(&Produced { event: event.clone(), artifacts: vec![] }).unwrap();
+        let artifacts = if event.seq == 1 { artifacts.to_vec() } else { vec![] };
+        writer.event(&Produced { event: event.clone(), artifacts }).unwrap();
         for finding in analysis.observe(event).findings {
             writer.finding(&finding).unwrap();
         }
@@ -232,6 +238,28 @@ pub fn attack() -> Vec<Event> {
     calls_home(&mut log);
     everything(&mut log, 202, "/usr/local/bin/helper", &text("plain"), 1);
     log.0
+}
+
+/// The attack, with what it dropped and wrote to the boot code.
+#[allow(dead_code)]
+pub fn attack_kept() -> (Vec<Event>, Vec<Artifact>) {
+    let mut log = Log(attack());
+    let dropper = Artifact::new(b"\x7fELF ...runc2.example.com/etc/cron.d/updatemain...");
+    let boot = Artifact::new(&[0x90; 440]);
+    let content = Kind::FileContent {
+        path: text(DROPPER),
+        file: file(50, 0o100_755),
+        sha256: dropper.sha256,
+        kept: dropper.bytes.len() as u64,
+        complete: true,
+    };
+    log.act(201, DROPPER, content);
+    let ranges = vec![Range { start: 0, end: 440 }];
+    let (changed, after) = (ranges.clone(), Some(boot.sha256));
+    let (disk, region) = ("vda".into(), DiskRegion::MbrBootCode);
+    let write = Kind::DiskWrite { disk, region, ranges, bytes: 440, count: 1, changed, before: None, after };
+    log.raw(None, write);
+    (log.0, vec![dropper, boot])
 }
 
 /// Names that were chosen to do harm, in some format or another.
