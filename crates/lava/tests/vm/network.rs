@@ -220,3 +220,23 @@ rules:
     let asked = |event: &Event| matches!(&event.kind, Kind::NetHttp { host, .. } if *host == "c2.example".into());
     assert!(ran.events.iter().any(asked), "what the diverted said is told");
 }
+
+/// Runs a tool of the host's JDK in a folder.
+fn jdk(folder: &std::path::Path, tool: &str, arguments: &[&str]) {
+    let output = Command::new(tool).args(arguments).current_dir(folder).output();
+    let output = output.unwrap_or_else(|error| panic!("{tool}: {error}: run `cargo xtask setup`"));
+    assert!(output.status.success(), "{tool}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn java_trusts_the_session_s_authority() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = root().join("crates/lava/tests/vm/tasks/Fetch.java");
+    jdk(folder.path(), "javac", &["--release", "17", "-d", ".", source.to_str().unwrap()]);
+    jdk(folder.path(), "jar", &["--create", "--file", "fetch.jar", "--main-class", "Fetch", "Fetch.class"]);
+    let task = folder.path().join("fetch.jar");
+    let ran = run(&[task.to_str().unwrap(), "--console", "--timeout", "300"]);
+    assert!(ran.console.contains("NET java 200"), "{}\n{}", ran.console, ran.stderr);
+    let spoke = |event: &Event| matches!(&event.kind, Kind::NetTls { outcome, .. } if outcome == "established");
+    assert_eq!(ran.events.iter().find(|event| spoke(event)).map(program).as_deref(), Some("java"));
+}
