@@ -1,7 +1,6 @@
 //! `lava bundle`, `lava verify`, `lava key` at the command line: exit codes, keys, and what a bundle may stand for.
 
 #[path = "../../lava-evidence/tests/common/mod.rs"]
-#[allow(dead_code, unreachable_pub)]
 mod common;
 
 use std::fs;
