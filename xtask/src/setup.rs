@@ -27,6 +27,10 @@ const PACKAGES: &[(&str, &str)] = &[
     ("python3", "helps the tests"),
     ("7zip", "makes the archives that tests open"),
     ("python3-reportlab", "makes the PDF documents that tests open"),
+    ("minisign", "judges the signatures of bundles in tests"),
+    ("unzip", "opens bundles in tests"),
+    ("nftables", "judges block lists in tests"),
+    ("suricata", "judges network rules in tests"),
     ("nodejs", "builds the console's page"),
     ("npm", "fetches what the page is made of"),
     ("chromium", "shows the console's page in tests"),
@@ -37,6 +41,8 @@ const PACKAGES: &[(&str, &str)] = &[
 /// The package of QEMU, and where Debian 12 has a new enough one.
 const QEMU: &str = "qemu-system-x86";
 const BACKPORTS: &str = "bookworm-backports";
+/// Packages that Debian 12 has in backports only, and what they depend on there.
+const BACKPORTED: [&str; 2] = ["suricata", "libhtp2"];
 /// Oldest QEMU with plugin API 4.
 const OLDEST_QEMU: (u32, u32) = (9, 2);
 
@@ -62,7 +68,8 @@ pub fn run() -> Result<()> {
         let from = if bookworm { BACKPORTS } else { "Debian" };
         eprintln!("  {QEMU:<22} runs the micro-VMs (>= 9.2, from {from})");
     }
-    if qemu && bookworm {
+    let suricata = missing.contains(&"suricata");
+    if (qemu || suricata) && bookworm {
         add_backports()?;
     }
     apt(&["update", "-q"])?;
@@ -77,13 +84,29 @@ pub fn run() -> Result<()> {
         arguments.push(QEMU);
         apt(&arguments)?;
     }
+    if suricata && bookworm {
+        missing.retain(|name| *name != "suricata");
+        let install = ["install", "-y", "-q", "--no-install-recommends", "-t", BACKPORTS];
+        apt(&[&install[..], &BACKPORTED].concat())?;
+    }
     if !missing.is_empty() {
         apt(&[&["install", "-y", "-q", "--no-install-recommends"], missing.as_slice()].concat())?;
+    }
+    if suricata {
+        stop_suricata()?;
     }
     if !qemu_is_new_enough() {
         bail!("QEMU is still missing or older than 9.2 after the installation: see `apt-cache policy {QEMU}`");
     }
     Ok(())
+}
+
+/// Its package starts a service that listens on the host's network: tests need the program only.
+fn stop_suricata() -> Result<()> {
+    if !Path::new("/run/systemd/system").exists() {
+        return Ok(());
+    }
+    shell::run("stop the suricata service", as_root("systemctl", &["disable", "--now", "suricata"])?)
 }
 
 fn is_there(package: &str) -> bool {

@@ -1,4 +1,4 @@
-//! The validators that the exports' tests use: Python packages in an environment of their own.
+//! The validators that the tests of exports and memory dumps use: Python packages in an environment of their own.
 //!
 //! It lies in the user's cache, named by the hash of its list of packages (`requirements.txt`, pinned): another list, another
 //! environment. Nothing is installed into the system's Python.

@@ -94,7 +94,8 @@ impl Analysis {
     /// What a policy is told of the trace when `event`, which was observed, waits for it.
     #[must_use]
     pub fn view(&self, event: &Event) -> TraceView {
-        let actor = event.actor().or_else(|| self.graph.attributed(event.seq));
+        let flow = || self.graph.flow_owner(event.seq).map(|(owner, _)| owner);
+        let actor = event.actor().or_else(|| self.graph.attributed(event.seq)).or_else(flow);
         TraceView {
             tainted: actor.is_some_and(|process| self.graph.is_tainted(process)),
             stages: self.graph.stages(),

@@ -102,6 +102,7 @@ impl<'a> WhatIf<'a> {
         event.kind.can_wait()
             && match event.kind {
                 Kind::DiskWrite { .. } | Kind::KernelImmutableWrite { .. } => true,
+                Kind::NetFlow { .. } | Kind::NetDns { .. } => self.asked.contains(event.kind.name()),
                 _ => self.asked.contains(event.kind.name()) && started(),
             }
     }

@@ -51,6 +51,11 @@ fn log() -> Vec<Event> {
         (Some((2, "/tmp/a")), exec),
         (None, denied),
         (Some((2, "/tmp/a")), open("/etc/passwd", Access::Read)),
+        (Some((2, "/tmp/a")), Kind::NetFlowOwner { protocol: Protocol::Tcp, origin: end(1), destination: end(22) }),
+        // Of older recordings: the wire alone, which knows no processes.
+        (None, flow(Protocol::Tcp, 1, 22, "accepted")),
+        (None, flow(Protocol::Udp, 68, 67, "answered")),
+        (None, flow(Protocol::Other, 0, 0, "dropped")),
     ];
     let mut log = Vec::new();
     for ((who, kind), seq) in kinds.into_iter().zip(1..) {
@@ -68,6 +73,14 @@ fn log() -> Vec<Event> {
         log.push(event);
     }
     log
+}
+
+fn end(port: u16) -> NetEndpoint {
+    NetEndpoint { address: [10, 77, 0, 15].into(), port }
+}
+
+fn flow(protocol: Protocol, from: u16, to: u16, answer: &str) -> Kind {
+    Kind::NetFlow { protocol, origin: end(from), destination: end(to), answer: answer.into(), frame: 1 }
 }
 
 fn check(rules: &str, expect: &[(EventSeq, Action, Action)]) -> Vec<Difference> {
@@ -104,4 +117,13 @@ fn what_was_not_asked_would_be_denied() {
     let opens = "  - {name: opens, when: 'event.kind == \"file.open\"', action: deny}\n";
     let found = check(opens, &[(4, Action::Allow, Action::Deny), (5, Action::Deny, Action::Allow)]);
     assert_eq!((found[0].recorded.clone(), found[0].now.rule.as_deref()), (Answer::NotAsked, Some("opens")));
+}
+
+#[test]
+fn flows_are_their_sockets_owners_and_what_the_network_lives_by_does_not_wait() {
+    let denied = (5, Action::Deny, Action::Allow);
+    let all = "  - {name: all, when: 'event.kind == \"net.flow\"', action: deny}\n";
+    check(all, &[denied, (9, Action::Allow, Action::Deny)]);
+    let of_task = "  - {name: task, when: 'event.kind == \"net.flow\" && trace.tainted', action: remediate}\n";
+    check(of_task, &[denied, (9, Action::Allow, Action::Remediate)]);
 }

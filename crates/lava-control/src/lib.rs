@@ -3,7 +3,7 @@
 //! One line of JSON is one request, one line the reply. The socket lies in the supervisor's folder beside the session's
 //! runtime folder. The microvisor listens there (`lava-microvisor/src/machine/control.rs`); `lava ctl` and the console ask.
 //!
-//! *Limits:* a request is answered within [`PATIENCE`] or not at all, and the client waits no longer than that.
+//! *Limits:* a request is answered within [`PATIENCE`] or not at all, and the client waits no longer than that; a memory dump may take minutes.
 #![forbid(unsafe_code)]
 
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -20,6 +20,8 @@ pub const REQUEST: u64 = 4096;
 pub const REPLY: u64 = 1 << 20;
 /// For either end to write its line, or to take the other's.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+/// For a guest's memory to be written, with some for what is done before it.
+const DUMP: Duration = Duration::from_secs(330);
 
 /// What may be asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -37,6 +39,10 @@ pub enum Command {
     Discard,
     /// The vCPUs' registers.
     Registers,
+    /// The screen's picture: replied is the SHA-256 of an artifact of the session.
+    Screen,
+    /// The guest's memory, into the session's folder: replied is the file's name and size.
+    Dump,
     /// The questions that wait for an analyst: [`Question`]s, as a JSON list.
     Questions,
     /// The analyst's answer to one of them.
@@ -67,8 +73,17 @@ pub struct Question {
 
 impl Command {
     /// Those that are a word.
-    pub const WORDS: [Self; 7] =
-        [Self::Status, Self::Pause, Self::Resume, Self::Stop, Self::Discard, Self::Registers, Self::Questions];
+    pub const WORDS: [Self; 9] = [
+        Self::Status,
+        Self::Pause,
+        Self::Resume,
+        Self::Stop,
+        Self::Discard,
+        Self::Registers,
+        Self::Screen,
+        Self::Dump,
+        Self::Questions,
+    ];
 
     /// The one that is this word.
     #[must_use]
@@ -86,6 +101,8 @@ impl Command {
             Self::Stop => "stop",
             Self::Discard => "discard",
             Self::Registers => "registers",
+            Self::Screen => "screen",
+            Self::Dump => "dump",
             Self::Questions => "questions",
             Self::Decide { .. } => "decide",
         }
@@ -139,7 +156,7 @@ pub fn folder(runtime_dir: &Path) -> PathBuf {
 /// If nobody listens there, or what comes back is no reply. The inner error is the session's refusal.
 pub fn ask(runtime_dir: &Path, command: Command) -> io::Result<Answer> {
     let mut stream = UnixStream::connect(folder(runtime_dir).join("socket"))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(if command == Command::Dump { DUMP } else { PATIENCE }))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.write_all(format!("{}\n", serde_json::to_string(&command)?).as_bytes())?;
     let mut line = String::new();

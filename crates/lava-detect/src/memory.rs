@@ -70,6 +70,9 @@ const COPIERS: &[&[u8]] = &[b"/usr/bin/install", b"/usr/bin/cp", b"/usr/bin/objc
 /// Package managers of the distribution, by path.
 const PACKAGERS: &[&[u8]] = &[b"/usr/bin/dpkg", b"/usr/bin/rpm", b"/usr/bin/pacman", b"/sbin/apk", b"/usr/sbin/apk"];
 
+/// Where dpkg has its helpers (dpkg-deb, tar) unpack a package's scripts, which it moves to its database then (lib/dpkg/path.h: CONTROLDIRTMP).
+const CONTROL: &[u8] = b"/var/lib/dpkg/tmp.ci/";
+
 /// True for a compiler that came with the system: of the task's own nobody knows what it does.
 fn is_compiler(exe: &[u8]) -> bool {
     // A cross compiler's name begins with its target, `x86_64-linux-gnu-gcc-12`'s ends with its version.
@@ -162,9 +165,10 @@ impl Memory {
     }
 
     /// Whose work a write is.
-    fn origin(&self, event: &Event) -> Origin {
+    fn origin(&self, event: &Event, path: &GuestText) -> Origin {
         let (Some(actor), Some(process)) = (event.actor(), &event.process) else { return Origin::Any };
-        if self.packaging.contains(&actor) && PACKAGERS.contains(&process.exe.bytes()) {
+        let packager = || PACKAGERS.contains(&process.exe.bytes()) || path.bytes().starts_with(CONTROL);
+        if self.packaging.contains(&actor) && packager() {
             Origin::Packaged
         } else if is_compiler(process.exe.bytes()) || self.copying.get(&actor) == Some(&true) {
             Origin::Compiled
@@ -252,7 +256,7 @@ impl Memory {
     }
 
     fn touch(&mut self, event: &Event, path: &GuestText, file: Option<&FileId>) {
-        let origin = self.origin(event);
+        let origin = self.origin(event, path);
         let id = match self.find(path, file).filter(|id| self.files.contains_key(id)) {
             Some(id) => id,
             None if self.files.len() >= MAX_FILES => {

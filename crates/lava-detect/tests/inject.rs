@@ -4,7 +4,7 @@ mod common;
 
 use common::Fake;
 use lava_detect::Detector;
-use lava_event::{Event, GuestText, Kind, Process, ProcessRef, Protection, Range, Severity, Source};
+use lava_event::{Event, FileId, FileType, GuestText, Kind, Process, ProcessRef, Protection, Range, Severity, Source};
 
 fn by(pid: u32, exe: &str, kind: Kind) -> Event {
     let process = Process { pid, tid: pid, start_ns: 1, ppid: 1, uid: 1000, comm: "x".into(), exe: exe.into() };
@@ -92,4 +92,28 @@ fn pivots() {
     let back = Kind::MemoryReturnToData { address: 1, region: "[heap]".into(), call: "execve".into() };
     let ids: Vec<String> = found(&[by(7, "/x", pivot), by(7, "/x", back)]).into_iter().map(|(id, ..)| id).collect();
     assert_eq!(ids, ["exploit.stack_pivot", "exploit.return_to_data"]);
+}
+
+#[test]
+fn libraries_of_the_tasks_own() {
+    let file = |inode| FileId { device: (254, 1), inode, mode: 0o100_644, uid: 1000, gid: 1000, size: 8, node: None };
+    let made = |path: &str, inode| {
+        let write =
+            Kind::FileCreate { path: path.into(), file: Some(file(inode)), what: FileType::Regular, target: None };
+        by(7, "/usr/bin/cp", write)
+    };
+    let load = |exe: &str, path: &str, inode, bits| {
+        let (path, file) = (Some(path.into()), Some(file(inode)));
+        let protection = Protection::from_bits(bits);
+        by(9, exe, Kind::MemoryMap { address: 0, length: 4096, protection, shared: false, path, file })
+    };
+    let of = |severity| vec![("execute.dropped_library".to_owned(), "T1129".to_owned(), severity)];
+    let (hidden, open) = (made("/tmp/x.so", 5), made("/home/user/lib/x.so", 6));
+    // Whoever loads it, by whatever name, once.
+    let loads = [hidden.clone(), load("/usr/sbin/cron", "/y.so", 5, 5), load("/usr/sbin/cron", "/y.so", 5, 5)];
+    assert_eq!(found(&loads), of(Severity::Medium));
+    assert_eq!(found(&[open, load("/usr/bin/app", "/home/user/lib/x.so", 6, 5)]), of(Severity::Low));
+    assert_eq!(found(&[hidden.clone(), load("/usr/bin/cat", "/tmp/x.so", 5, 1)]), [], "not as code");
+    assert_eq!(found(&[hidden.clone(), load("/usr/bin/cat", "/lib/libc.so", 8, 5)]), [], "not the task's");
+    assert_eq!(found(&[hidden, load("/tmp/x.so", "/tmp/x.so", 5, 5)]), [], "a program's own code");
 }

@@ -454,7 +454,8 @@ pub enum Kind {
         origin: NetEndpoint,
         /// The other end.
         destination: NetEndpoint,
-        /// What our network did with it, in a word: `refused`, `dropped`, `answered`, `accepted`.
+        /// What our network did with it, in a word: `refused`, `dropped`, `answered`, `accepted`; `asked`: what the policy said, and
+        /// the decision about this event says what that was.
         answer: String,
         /// Number of the frame in traffic.pcapng, from 1.
         frame: u64,
@@ -702,6 +703,12 @@ pub enum Kind {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<GuestText>,
     },
+    /// The picture on the guest's screen, unlike those before it.
+    #[serde(rename = "vm.screen")]
+    VmScreen {
+        /// A PNG: artifact.
+        picture: Sha256,
+    },
     /// The guest was restarted.
     #[serde(rename = "vm.reset")]
     VmReset {
@@ -771,7 +778,8 @@ pub enum Kind {
         question: GuestText,
         /// Type of the record asked for (IANA's number: 1 is A, 28 is AAAA).
         qtype: u16,
-        /// The made-up addresses that the guest was told; empty: the name exists and has no such record.
+        /// The made-up addresses of the answer, unless the policy was asked and said otherwise; empty: the name exists and has no such
+        /// record, or all names are refused.
         addresses: Vec<IpAddr>,
         /// Number of the query's frame in traffic.pcapng, from 1.
         frame: u64,
@@ -861,9 +869,9 @@ pub enum Kind {
         alpn: Vec<GuestText>,
         /// Agreed upon: `TLSv1.3`, `TLSv1.2`; empty if nothing was.
         version: String,
-        /// Fingerprint of its hello: JA3 (MD5, as hex digits).
+        /// Fingerprint of its hello: JA3 (MD5, as hex digits); empty if that was not understood.
         ja3: String,
-        /// Fingerprint of its hello: JA4.
+        /// Fingerprint of its hello: JA4; empty likewise.
         ja4: String,
         /// `established`, or why it was not: most often that the guest does not trust our certificate.
         outcome: String,
@@ -898,18 +906,35 @@ pub enum Kind {
     },
 }
 
+/// The port of DHCP servers (RFC 2131 section 4.1).
+const DHCP: u16 = 67;
+
 impl Kind {
     /// The dotted names of those whose events can wait for a policy's answer.
-    pub const WAITING: &[&str] =
-        &["process.exec", "file.open", "kernel.module_load", "kernel.immutable_write", "disk.write"];
+    pub const WAITING: &[&str] = &[
+        "process.exec",
+        "file.open",
+        "net.flow",
+        "net.dns",
+        "kernel.module_load",
+        "kernel.immutable_write",
+        "disk.write",
+    ];
 
-    /// Whether this one can: opens to write alone do, and disk writes to watched regions.
+    /// Whether this one can: opens to write alone do, disk writes to watched regions, and flows that our network neither drops nor
+    /// lives by (DHCP).
     #[must_use]
-    pub const fn can_wait(&self) -> bool {
+    pub fn can_wait(&self) -> bool {
         match self {
             Self::FileOpen { access, .. } => access.writes(),
             Self::DiskWrite { region, .. } => !matches!(region, DiskRegion::Data),
-            Self::ProcessExec { .. } | Self::KernelModuleLoad { .. } | Self::KernelImmutableWrite { .. } => true,
+            Self::NetFlow { protocol, destination, answer, .. } => {
+                answer != "dropped" && (*protocol, destination.port) != (Protocol::Udp, DHCP)
+            }
+            Self::ProcessExec { .. }
+            | Self::NetDns { .. }
+            | Self::KernelModuleLoad { .. }
+            | Self::KernelImmutableWrite { .. } => true,
             _ => false,
         }
     }
@@ -989,6 +1014,7 @@ names! {
     VmTask = "vm.task",
     VmMember = "vm.member",
     VmTaskExit = "vm.task_exit",
+    VmScreen = "vm.screen",
     VmReset = "vm.reset",
     VmDecision = "vm.decision",
     VmGap = "vm.gap",

@@ -167,8 +167,8 @@ impl Kind {
                 format!("flow to {destination} {answer}, frame {frame}")
             }
             Self::NetDns { question, qtype, addresses, .. } => match addresses.first() {
-                Some(address) => format!("asks for {question}, was told {address}"),
-                None => format!("asks for {question} (record type {qtype}), was told there is none"),
+                Some(address) => format!("asks for {question}: {address}"),
+                None => format!("asks for {question} (record type {qtype}): no address"),
             },
             Self::NetStream { protocol, destination, application, sent, received, ended, .. } => format!(
                 "{application} with {destination} ({protocol:?}): sent {}, received {}, ended by {ended}",
@@ -242,6 +242,7 @@ impl Kind {
             Self::VmTaskExit { error: Some(error), .. } => format!("task could not be started: {error}"),
             Self::VmTaskExit { signal: Some(signal), .. } => format!("task ended by signal {signal}"),
             Self::VmTaskExit { code, .. } => format!("task ended with {}", code.unwrap_or_default()),
+            Self::VmScreen { picture } => format!("the screen shows artifact {picture}"),
             Self::VmReset { by } => format!("guest restarted by {by}"),
             Self::VmDecision { subject, action, rule, outcome, .. } => {
                 format!("#{subject}: {action} ({}): {outcome}", rule.as_deref().unwrap_or("default"))

@@ -8,6 +8,9 @@
 use lava_event::{SessionId, Sha256};
 use sha2::Digest;
 
+/// Problems listed by a verifier.
+const MAX_PROBLEMS: usize = 100;
+
 /// The chain's value before the first event.
 #[must_use]
 pub fn start(session: &SessionId) -> Sha256 {
@@ -64,5 +67,29 @@ impl ChainReport {
     #[must_use]
     pub fn tampered(&self) -> bool {
         self.problems.iter().any(|problem| problem.tampering)
+    }
+}
+
+/// Collects problems.
+#[derive(Default)]
+pub(crate) struct Check {
+    pub(crate) problems: Vec<Problem>,
+    seq: Option<u64>,
+}
+
+impl Check {
+    pub(crate) fn add(&mut self, file: &str, line: Option<u64>, what: &str, tampering: bool) {
+        if self.problems.len() < MAX_PROBLEMS {
+            self.problems.push(Problem { file: file.into(), line, what: what.into(), tampering });
+        }
+    }
+
+    /// Is this the number that is due?
+    pub(crate) fn seq(&mut self, seq: u64, line: u64) {
+        let expected = self.seq.map_or(seq, |last| last.saturating_add(1));
+        if seq != expected {
+            self.add("events.jsonl", Some(line), &format!("event {seq} stands where {expected} is due"), true);
+        }
+        self.seq = Some(seq);
     }
 }

@@ -27,7 +27,7 @@ pub enum Error {
         source: io::Error,
     },
     /// There is a session of this name.
-    #[error("{} exists already; a session never writes into another one's folder: remove it or use a new id", .0.display())]
+    #[error("{} exists already; evidence is never written over: give another name, or remove it", .0.display())]
     Exists(PathBuf),
     /// The id cannot name a folder.
     #[error("{0:?} is no session id: 1 to 64 letters, digits, `-` or `_` (LAVA makes 26-character ULIDs)")]
@@ -51,6 +51,14 @@ pub enum Error {
         /// From 1.
         line: u64,
         /// What is wrong with it.
+        problem: String,
+    },
+    /// It was changed after it was written: a signature over it would hide that.
+    #[error("{} was changed after it was written ({problem}): it is not signed; `lava verify` tells all", path.display())]
+    Tampered {
+        /// The session.
+        path: PathBuf,
+        /// The first thing that is wrong.
         problem: String,
     },
     /// An artifact whose bytes do not have the hash it came with.

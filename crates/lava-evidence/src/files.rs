@@ -1,7 +1,7 @@
 //! Writing files so that what is there is whole.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -53,21 +53,40 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     })
 }
 
-/// The hash of a file, read in pieces; `None` if there is none.
-pub(crate) fn hash(path: &Path) -> Result<Option<Sha256>, Error> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::io("read", path, error)),
-    };
-    let mut reader = BufReader::new(file);
+/// The hash of what a reader gives, read in pieces.
+pub(crate) fn hash(reader: &mut dyn Read) -> std::io::Result<Sha256> {
     let mut hasher = sha2::Sha256::new();
-    let mut piece = [0; 64 * 1024];
+    pieces(reader, |piece| hasher.update(piece))?;
+    Ok(Sha256(hasher.finalize().into()))
+}
+
+/// Reads to the end, piece by piece.
+pub(crate) fn pieces(reader: &mut dyn Read, mut take: impl FnMut(&[u8])) -> std::io::Result<()> {
+    let mut piece = vec![0; 64 * 1024];
     loop {
         match reader.read(&mut piece) {
-            Ok(0) => return Ok(Some(Sha256(hasher.finalize().into()))),
-            Ok(n) => hasher.update(&piece[..n]),
-            Err(error) => return Err(Error::io("read", path, error)),
+            Ok(0) => return Ok(()),
+            Ok(n) => take(&piece[..n]),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
+}
+
+/// All bytes of a file of at most `max`.
+pub(crate) fn read_bounded(path: &Path, max: usize) -> Result<Vec<u8>, Error> {
+    let mut file = File::open(path).map_err(|error| Error::io("read", path, error))?;
+    read_all(&mut file, path, max)
+}
+
+/// All bytes that a reader gives, if they are at most `max`; `path` is for the error.
+pub(crate) fn read_all(reader: &mut dyn Read, path: &Path, max: usize) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    reader.take(max as u64 + 1).read_to_end(&mut bytes).map_err(|error| Error::io("read", path, error))?;
+    if bytes.len() > max {
+        let limit = if max >> 20 > 0 { format!("{} MiB", max >> 20) } else { format!("{max} bytes") };
+        let problem = format!("longer than {limit}: LAVA writes no such file");
+        return Err(Error::Malformed { path: path.to_path_buf(), problem });
+    }
+    Ok(bytes)
 }

@@ -3,6 +3,7 @@
 //! A line that is not whole yet is not there yet: [`Follow::next`] says `None` and tries again when it is called again.
 //! Nothing is kept of what was read, and a place in the log is found by halving it, so opening a long one costs little.
 
+use std::fs::File;
 use std::io::{BufRead, Seek, SeekFrom};
 use std::path::Path;
 
@@ -14,7 +15,7 @@ use crate::reader::Lines;
 
 /// A log (`events.jsonl`, `findings.jsonl`) that may still grow.
 #[derive(Debug)]
-pub struct Follow(Lines);
+pub struct Follow(Lines<File>);
 
 #[derive(Deserialize)]
 struct Numbered {
@@ -27,7 +28,8 @@ impl Follow {
     /// # Errors
     /// If it cannot be opened.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        Lines::open(path.to_path_buf()).map(Self)
+        let file = File::open(path).map_err(|error| Error::io("read", path, error))?;
+        Ok(Self(Lines::over(path.to_path_buf(), file)))
     }
 
     /// Opens the log from a place that [`Follow::offset`] gave.

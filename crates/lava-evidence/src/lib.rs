@@ -8,7 +8,7 @@
 //! | `findings.jsonl` | what the detectors thought |
 //! | `artifacts/<sha256>` | bytes that events speak of |
 //! | `trace.json`, `trace.svg`, `report.html` | the simplified graph; it drawn; everything for a reader |
-//! | `traffic.pcapng`, `console.log` | written by others into the same folder |
+//! | `traffic.pcapng`, `console.log`, `memory-N.elf` | written by others into the same folder |
 //!
 //! [`SessionWriter`] writes it while the session runs, [`Session`] reads it, [`Follow`] reads its logs while they grow, [`svg`] and [`report`] draw it.
 //!
@@ -19,11 +19,13 @@
 //! included, makes a consistent other one: keep the head elsewhere too.
 #![forbid(unsafe_code)]
 
+pub mod bundle;
 pub mod chain;
 mod error;
 mod files;
 mod follow;
 mod manifest;
+mod place;
 mod reader;
 pub mod report;
 pub mod svg;

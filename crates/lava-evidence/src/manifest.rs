@@ -88,6 +88,12 @@ pub struct Manifest {
     /// Hash of the tap library.
     #[serde(default)]
     pub tap: Option<Sha256>,
+    /// Name of the template it was cloned from, which is a hash of all that this was made from; none if it booted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<String>,
+    /// Hashes of what else had a part in it: `lava`, `qemu`, `vmlinuz`, and `rules` over the Sigma rules' files.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub hashes: BTreeMap<String, Sha256>,
     /// What decided.
     #[serde(default)]
     pub policy: PolicyFacts,
@@ -156,6 +162,8 @@ impl Manifest {
             image: ImageFacts::default(),
             qemu: String::new(),
             tap: None,
+            template: None,
+            hashes: BTreeMap::new(),
             policy: PolicyFacts::default(),
             host: String::new(),
             started: started.into(),

@@ -2,7 +2,7 @@
 //!
 //! Nothing is read whole that has no bound: a line of the log is at most [`MAX_LINE`], a manifest 1 MiB, a trace 64 MiB.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
@@ -10,14 +10,14 @@ use lava_event::{Event, Finding, Sha256};
 use lava_graph::Trace;
 use serde::de::DeserializeOwned;
 
-use crate::{ChainReport, Error, MAX_ARTIFACT, Manifest, Problem, State, chain, files};
+use crate::chain::{self, Check};
+use crate::place::Place;
+use crate::{ChainReport, Error, MAX_ARTIFACT, Manifest, State, files};
 
 /// Longest line of a log, bytes.
 pub const MAX_LINE: usize = 4 << 20;
-/// Problems listed by the verifier.
-const MAX_PROBLEMS: usize = 100;
 /// The files whose hashes stand in the manifest.
-pub(crate) const HASHED: [&str; 8] = [
+pub(crate) const HASHED: [&str; 12] = [
     "events.jsonl",
     "chain.txt",
     "findings.jsonl",
@@ -26,12 +26,16 @@ pub(crate) const HASHED: [&str; 8] = [
     "report.html",
     "traffic.pcapng",
     "console.log",
+    "memory-1.elf",
+    "memory-2.elf",
+    "memory-3.elf",
+    "memory-4.elf",
 ];
 
-/// A session's folder.
+/// A session: its folder, or its bundle, which is read without being unpacked.
 #[derive(Clone, Debug)]
 pub struct Session {
-    dir: PathBuf,
+    place: Place,
     manifest: Manifest,
 }
 
@@ -50,20 +54,22 @@ impl Session {
     /// # Errors
     /// If there is no manifest that this LAVA reads.
     pub fn open(dir: &Path) -> Result<Self, Error> {
-        let path = dir.join("manifest.json");
-        if !path.is_file() {
-            return Err(Error::NotASession(dir.to_path_buf()));
-        }
-        let manifest: Manifest = read_json(&path, 1 << 20)?;
+        Self::at(Place::Folder(dir.to_path_buf()))
+    }
+
+    pub(crate) fn at(place: Place) -> Result<Self, Error> {
+        let path = place.path("manifest.json");
+        let manifest = place.open("manifest.json")?.ok_or_else(|| Error::NotASession(place.root().to_path_buf()))?;
+        let manifest: Manifest = parse_json(manifest, &path, 1 << 20)?;
         if manifest.format != crate::manifest::FORMAT {
             let problem = format!("layout {} is not known here: read it with LAVA {}", manifest.format, manifest.lava);
             return Err(Error::Malformed { path, problem });
         }
-        Ok(Self { dir: dir.to_path_buf(), manifest })
+        Ok(Self { place, manifest })
     }
 
     pub(crate) fn assume(dir: &Path, manifest: Manifest) -> Self {
-        Self { dir: dir.to_path_buf(), manifest }
+        Self { place: Place::Folder(dir.to_path_buf()), manifest }
     }
 
     /// All sessions below `root`, by name (so by time). A broken one is listed with its error.
@@ -84,10 +90,15 @@ impl Session {
         Ok(found)
     }
 
-    /// Its folder.
+    /// Its folder, or its bundle's file.
     #[must_use]
     pub fn dir(&self) -> &Path {
-        &self.dir
+        self.place.root()
+    }
+
+    /// Where its files are read from.
+    pub(crate) const fn place(&self) -> &Place {
+        &self.place
     }
 
     /// What it was.
@@ -99,7 +110,7 @@ impl Session {
     /// True while whoever writes it lives: it holds a lock on the log.
     #[must_use]
     pub fn is_being_written(&self) -> bool {
-        files::is_locked(&self.dir.join("events.jsonl"))
+        files::is_locked(&self.place.path("events.jsonl"))
     }
 
     /// Its events, one by one.
@@ -107,7 +118,7 @@ impl Session {
     /// # Errors
     /// If the log cannot be opened.
     pub fn events(&self) -> Result<Events, Error> {
-        Ok(Events { lines: Lines::open(self.dir.join("events.jsonl"))?, failed: false })
+        Ok(Events { lines: Lines::open(&self.place, "events.jsonl")?, failed: false })
     }
 
     /// Its findings.
@@ -115,7 +126,7 @@ impl Session {
     /// # Errors
     /// If they cannot be read; a torn last line is left out.
     pub fn findings(&self) -> Result<Vec<Finding>, Error> {
-        let mut lines = Lines::open(self.dir.join("findings.jsonl"))?;
+        let mut lines = Lines::open(&self.place, "findings.jsonl")?;
         let mut found = Vec::new();
         while let Some(line) = lines.next()? {
             found.push(lines.parse(&line)?);
@@ -128,7 +139,10 @@ impl Session {
     /// # Errors
     /// If there is none (build it anew from the events) or it is broken.
     pub fn trace(&self) -> Result<Trace, Error> {
-        read_json(&self.dir.join("trace.json"), 64 << 20)
+        let path = self.place.path("trace.json");
+        let trace = self.place.open("trace.json")?;
+        let missing = || Error::io("read", &path, std::io::ErrorKind::NotFound.into());
+        parse_json(trace.ok_or_else(missing)?, &path, 64 << 20)
     }
 
     /// An artifact's bytes; `None` if it was not kept.
@@ -136,11 +150,10 @@ impl Session {
     /// # Errors
     /// If it cannot be read, or its bytes do not have its hash.
     pub fn artifact(&self, sha256: &Sha256) -> Result<Option<Vec<u8>>, Error> {
-        let path = self.dir.join("artifacts").join(sha256.to_string());
-        if !path.is_file() {
-            return Ok(None);
-        }
-        let bytes = read_bounded(&path, MAX_ARTIFACT)?;
+        let name = format!("artifacts/{sha256}");
+        let path = self.place.path(&name);
+        let Some(mut file) = self.place.open(&name)? else { return Ok(None) };
+        let bytes = files::read_all(&mut file, &path, MAX_ARTIFACT)?;
         if Sha256::of(&bytes) == *sha256 {
             Ok(Some(bytes))
         } else {
@@ -157,11 +170,11 @@ impl Session {
     /// If a file cannot be read at all; what is wrong with them is in the report.
     pub fn verify_chain(&self) -> Result<ChainReport, Error> {
         let mut check = Check::default();
-        let mut events = Lines::open(self.dir.join("events.jsonl"))?;
-        let mut links = Lines::open(self.dir.join("chain.txt"))?;
+        let mut events = Lines::open(&self.place, "events.jsonl")?;
+        let mut links = Lines::open(&self.place, "chain.txt")?;
         let mut head = chain::start(&self.manifest.session);
         let (mut sealed, mut unsealed) = (0, 0);
-        let mut broken = false;
+        let (mut broken, mut unreadable) = (false, false);
         loop {
             let line = match events.next() {
                 Ok(line) => line,
@@ -169,10 +182,24 @@ impl Session {
                     check.add("events.jsonl", Some(events.number), &error.to_string(), true);
                     Some(Vec::new())
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    check.add(
+                        "events.jsonl",
+                        Some(events.number + 1),
+                        &format!("can't be read from here on: {error}"),
+                        true,
+                    );
+                    unreadable = true;
+                    break;
+                }
             };
             let Some(line) = line else { break };
-            let Some(link) = links.next()? else {
+            let Ok(link) = links.next() else {
+                check.add("chain.txt", Some(links.number + 1), "can't be read from here on", true);
+                unreadable = true;
+                break;
+            };
+            let Some(link) = link else {
                 unsealed += 1;
                 continue;
             };
@@ -195,13 +222,13 @@ impl Session {
             }
         }
         let mut cut = 0u64;
-        while links.next()?.is_some() {
+        while !unreadable && matches!(links.next(), Ok(Some(_))) {
             cut += 1;
         }
         self.check_ends(&mut check, unsealed, cut, (&events, &links));
         if let Some(known) = self.manifest.chain_head
             && known != head
-            && !broken
+            && !(broken || unreadable)
             && cut == 0
         {
             check.add(
@@ -247,55 +274,36 @@ impl Session {
         // Only names that we write: a manifest from elsewhere must not make us read elsewhere.
         for name in HASHED {
             let Some(known) = self.manifest.files.get(name) else { continue };
-            match files::hash(&self.dir.join(name))? {
-                None => check.add(name, None, "is missing", true),
-                Some(now) if now != *known => {
-                    check.add(name, None, "is not as it was when the session was closed", true)
+            match self.place.hash(name) {
+                Ok(None) => check.add(name, None, "is missing", true),
+                Ok(Some(now)) if now != *known => {
+                    check.add(name, None, "is not as it was when the session was closed", true);
                 }
-                Some(_) => {}
+                Ok(Some(_)) => {}
+                Err(error) => check.add(name, None, &error.to_string(), true),
             }
         }
-        let artifacts = self.dir.join("artifacts");
-        let Ok(entries) = fs::read_dir(&artifacts) else { return Ok(()) };
-        let mut names: Vec<String> =
-            entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
-        names.sort();
-        for name in names.iter().filter(|name| !name.ends_with(".part")) {
-            if files::hash(&artifacts.join(name))?.is_none_or(|hash| hash.to_string() != *name) {
-                check.add(&format!("artifacts/{name}"), None, "its bytes do not have the hash that is its name", true);
+        let mut artifacts = self.place.artifacts()?;
+        artifacts.retain(|(name, _)| !name.ends_with(".part"));
+        let (kept, there) = (self.manifest.artifacts, artifacts.len() as u64);
+        if self.manifest.chain_head.is_some() && kept != there {
+            check.add("artifacts", None, &format!("{kept} were kept, {there} are there"), true);
+        }
+        for (name, _) in &artifacts {
+            let path = format!("artifacts/{name}");
+            if !self.place.hash(&path).is_ok_and(|hash| hash.is_some_and(|hash| hash.to_string() == *name)) {
+                check.add(&path, None, "its bytes do not have the hash that is its name", true);
             }
         }
         Ok(())
     }
 }
 
-#[derive(Default)]
-struct Check {
-    problems: Vec<Problem>,
-    seq: Option<u64>,
-}
-
-impl Check {
-    fn add(&mut self, file: &str, line: Option<u64>, what: &str, tampering: bool) {
-        if self.problems.len() < MAX_PROBLEMS {
-            self.problems.push(Problem { file: file.into(), line, what: what.into(), tampering });
-        }
-    }
-
-    fn seq(&mut self, seq: u64, line: u64) {
-        let expected = self.seq.map_or(seq, |last| last.saturating_add(1));
-        if seq != expected {
-            self.add("events.jsonl", Some(line), &format!("event {seq} stands where {expected} is due"), true);
-        }
-        self.seq = Some(seq);
-    }
-}
-
 /// The lines of a file, bounded.
 #[derive(Debug)]
-pub(crate) struct Lines {
+pub(crate) struct Lines<R = Box<dyn Read + Send>> {
     pub(crate) path: PathBuf,
-    pub(crate) reader: BufReader<File>,
+    pub(crate) reader: BufReader<R>,
     pub(crate) number: u64,
     pub(crate) torn: Option<u64>,
     /// Bytes of the whole lines so far.
@@ -303,9 +311,17 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    pub(crate) fn open(path: PathBuf) -> Result<Self, Error> {
-        let file = File::open(&path).map_err(|error| Error::io("read", &path, error))?;
-        Ok(Self { path, reader: BufReader::with_capacity(64 * 1024, file), number: 0, torn: None, offset: 0 })
+    fn open(place: &Place, name: &str) -> Result<Self, Error> {
+        let path = place.path(name);
+        let missing = || Error::io("read", &path, std::io::ErrorKind::NotFound.into());
+        let file = place.open(name)?.ok_or_else(missing)?;
+        Ok(Self::over(path, file))
+    }
+}
+
+impl<R: Read> Lines<R> {
+    pub(crate) fn over(path: PathBuf, file: R) -> Self {
+        Self { path, reader: BufReader::with_capacity(64 * 1024, file), number: 0, torn: None, offset: 0 }
     }
 
     /// The next line without its end; `None` at the end and before a torn last line.
@@ -343,7 +359,6 @@ impl Lines {
 
 /// The events of a log, in order. An `Err` with [`Error::Line`] is about one line; the next call goes on behind it. Any other is
 /// the last item.
-#[derive(Debug)]
 pub struct Events {
     lines: Lines,
     failed: bool,
@@ -375,19 +390,8 @@ impl Iterator for Events {
     }
 }
 
-fn read_bounded(path: &Path, max: usize) -> Result<Vec<u8>, Error> {
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|error| Error::io("read", path, error))?;
-    file.take(max as u64 + 1).read_to_end(&mut bytes).map_err(|error| Error::io("read", path, error))?;
-    if bytes.len() > max {
-        let problem = format!("longer than {} MiB: LAVA writes no such file", max >> 20);
-        return Err(Error::Malformed { path: path.to_path_buf(), problem });
-    }
-    Ok(bytes)
-}
-
-fn read_json<T: DeserializeOwned>(path: &Path, max: usize) -> Result<T, Error> {
-    serde_json::from_slice(&read_bounded(path, max)?).map_err(|error| {
+fn parse_json<T: DeserializeOwned>(mut file: Box<dyn Read + Send>, path: &Path, max: usize) -> Result<T, Error> {
+    serde_json::from_slice(&files::read_all(&mut file, path, max)?).map_err(|error| {
         let problem =
             format!("is not what LAVA writes there ({error}); the events can still be read with `lava replay`");
         Error::Malformed { path: path.to_path_buf(), problem }

@@ -15,6 +15,7 @@ use lava_event::{Artifact, Finding, Produced, SessionId, Sha256};
 use lava_graph::Trace;
 use serde::Serialize;
 
+use crate::place::Place;
 use crate::{Error, Manifest, Session, State, chain, files, report, svg};
 
 /// Largest artifact kept, bytes.
@@ -214,7 +215,7 @@ impl SessionWriter {
 
     fn list_files(&mut self) -> Result<(), Error> {
         for name in crate::reader::HASHED {
-            if let Some(hash) = files::hash(&self.dir.join(name))? {
+            if let Some(hash) = Place::Folder(self.dir.clone()).hash(name)? {
                 self.manifest.files.insert(name.to_owned(), hash);
             }
         }

@@ -84,6 +84,9 @@ fn changes_show() {
     let artifact = fs::read_dir(session.dir().join("artifacts")).unwrap().next().unwrap().unwrap().path();
     fs::write(&artifact, "other").unwrap();
     assert!(session.verify_chain().unwrap().tampered());
+    fs::remove_file(&artifact).unwrap();
+    let report = session.verify_chain().unwrap();
+    assert!(report.problems.iter().any(|problem| problem.to_string() == "artifacts: 2 were kept, 1 are there"));
 }
 
 #[test]

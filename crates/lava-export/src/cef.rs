@@ -2,7 +2,7 @@
 //!
 //! Lengths are bounded as the CEF dictionary (revision 25) does for the fields used.
 
-use lava_event::{Finding, NetEndpoint};
+use lava_event::{Finding, Kind, NetEndpoint};
 
 use crate::facts;
 use crate::lines::{Context, Lines, base, level, program};
@@ -84,6 +84,15 @@ impl Lines for Cef {
         }
         if let Some(question) = facts.question {
             line = line.with("dhost", text::name(question));
+        }
+        if let Some(application) = facts.application {
+            line = line.with("app", application.to_uppercase());
+        }
+        if let (Some(url), Kind::NetHttp { method, user_agent, .. }) = (&facts.url, &event.kind) {
+            line = line.with("request", &url.full).with("requestMethod", text::name(method));
+            if let Some(user_agent) = user_agent {
+                line = line.with("requestClientApplication", text::name(user_agent));
+            }
         }
         let tainted = if seen.tainted { "yes" } else { "no" };
         session(context, line).with("cs3Label", "tainted").with("cs3", tainted).0

@@ -10,6 +10,7 @@ use crate::facts::{self, Facts};
 use crate::lines::{Context, Lines, base, folder, level, program};
 use crate::summary::protocol;
 use crate::walk::Seen;
+use crate::web::Url;
 use crate::{attack, text};
 
 /// The version of ECS.
@@ -46,8 +47,12 @@ impl Lines for Ecs {
         if !ips.is_empty() {
             related.insert("ip".into(), ips.into());
         }
-        if let Some(sha256) = facts.sha256 {
-            related.insert("hash".into(), json!([sha256]));
+        let hashes: Vec<_> = facts.sha256.iter().chain(&facts.carried).collect();
+        if !hashes.is_empty() {
+            related.insert("hash".into(), json!(hashes));
+        }
+        if let Some(name) = facts.question.filter(|name| !name.is_empty()) {
+            related.insert("hosts".into(), json!([text::name(name)]));
         }
         if !related.is_empty() {
             line["related"] = related.into();
@@ -180,13 +185,76 @@ fn network(line: &mut Value, kind: &Kind, facts: &Facts<'_>) {
             line[name]["bytes"] = bytes(count).into();
         }
     }
-    if let Kind::NetDns { question, addresses, qtype, .. } = kind {
-        network["protocol"] = "dns".into();
-        line["dns"] = json!({
-            "question": {"name": text::name(question), "type": qtype_name(*qtype)}, "type": "answer", "resolved_ip": addresses,
-        });
+    if let Some(application) = facts.application {
+        network["protocol"] = application.into();
     }
+    if let Some(Url { scheme, host, port, path, query, full }) = &facts.url {
+        line["url"] = json!({"full": full, "scheme": scheme, "domain": host, "port": port, "path": path});
+        if let Some(query) = query {
+            line["url"]["query"] = query.as_str().into();
+        }
+    }
+    spoken(line, kind);
     line["network"] = network;
+}
+
+/// What the protocols have fields of their own for.
+fn spoken(line: &mut Value, kind: &Kind) {
+    let bytes = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    match kind {
+        Kind::NetDns { question, addresses, qtype, .. } => {
+            line["dns"] = json!({
+                "question": {"name": text::name(question), "type": qtype_name(*qtype)}, "type": "answer", "resolved_ip": addresses,
+            });
+        }
+        Kind::NetHttp {
+            method,
+            user_agent,
+            content_type,
+            status,
+            response_type,
+            request_bytes,
+            response_bytes,
+            ..
+        } => {
+            line["http"] = json!({"request": {"method": text::name(method), "body": {"bytes": bytes(*request_bytes)}}});
+            if let Some(content_type) = content_type {
+                line["http"]["request"]["mime_type"] = text::name(content_type).into();
+            }
+            if *status != 0 {
+                line["http"]["response"] = json!({
+                    "status_code": status, "mime_type": text::plain(response_type), "body": {"bytes": bytes(*response_bytes)},
+                });
+            }
+            if let Some(user_agent) = user_agent {
+                line["user_agent"] = json!({"original": text::name(user_agent)});
+            }
+        }
+        Kind::NetTls { server_name, alpn, version, ja3, ja4, outcome, .. } => {
+            line["tls"] = json!({"established": outcome == "established", "client": {"ja3": ja3}});
+            line["labels"]["lava_ja4"] = ja4.as_str().into();
+            if let Some((protocol, number)) = version.split_once('v') {
+                line["tls"]["version_protocol"] = protocol.to_lowercase().into();
+                line["tls"]["version"] = number.into();
+            }
+            if let Some(name) = server_name {
+                line["tls"]["client"]["server_name"] = text::name(name).into();
+            }
+            if !alpn.is_empty() {
+                let offered: Vec<String> = alpn.iter().map(text::name).collect();
+                line["labels"]["lava_alpn"] = offered.join(" ").into();
+            }
+        }
+        Kind::NetMail { from, to, subject, .. } => {
+            let to: Vec<String> = to.iter().map(text::name).collect();
+            line["email"] =
+                json!({"direction": "outbound", "from": {"address": [text::name(from)]}, "to": {"address": to}});
+            if let Some(subject) = subject {
+                line["email"]["subject"] = text::name(subject).into();
+            }
+        }
+        _ => {}
+    }
 }
 
 /// A record type's name (IANA); `TYPE123` as RFC 3597 writes an unknown one.
@@ -263,6 +331,7 @@ fn category(kind: &Kind) -> (&'static str, &'static [&'static str]) {
         | Kind::VmCloned { .. }
         | Kind::VmTask { .. }
         | Kind::VmMember { .. }
+        | Kind::VmScreen { .. }
         | Kind::VmTaskExit { .. }
         | Kind::VmReset { .. }
         | Kind::VmDecision { .. }

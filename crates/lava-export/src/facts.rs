@@ -2,6 +2,8 @@
 
 use lava_event::{FileId, GuestText, Kind, NetEndpoint, ProcessRef, Protocol, Sha256};
 
+use crate::web::Url;
+
 /// An event's parts; each is there where the kind has it.
 #[derive(Default)]
 pub(crate) struct Facts<'a> {
@@ -25,8 +27,14 @@ pub(crate) struct Facts<'a> {
     pub(crate) socket: Option<&'a GuestText>,
     /// Bytes sent and received.
     pub(crate) traffic: Option<(u64, u64)>,
-    /// Name asked for.
+    /// Name asked for: of the resolver, by HTTP or in TLS.
     pub(crate) question: Option<&'a GuestText>,
+    /// What was asked for by HTTP.
+    pub(crate) url: Option<Url>,
+    /// What was spoken, where it is known.
+    pub(crate) application: Option<&'a str>,
+    /// Contents that went over the network: artifacts.
+    pub(crate) carried: Vec<Sha256>,
     /// Kernel module.
     pub(crate) module: Option<&'a GuestText>,
     /// Arguments and working directory of a program that begins.
@@ -97,7 +105,51 @@ fn network(kind: &Kind) -> Facts<'_> {
             Facts { local: Some(origin), remote: Some(destination), ..of(protocol) }
         }
         Kind::NetDns { protocol, origin, question, .. } => {
-            Facts { local: Some(origin), question: Some(question), ..of(protocol) }
+            Facts { local: Some(origin), question: Some(question), application: Some("dns"), ..of(protocol) }
+        }
+        Kind::NetStream {
+            protocol,
+            origin,
+            destination,
+            application,
+            sent,
+            received,
+            sent_sha256,
+            received_sha256,
+            ..
+        } => Facts {
+            local: Some(origin),
+            remote: Some(destination),
+            traffic: Some((*sent, *received)),
+            application: Some(application.as_str()).filter(|known| *known != "unknown"),
+            carried: [*sent_sha256, *received_sha256].into_iter().flatten().collect(),
+            ..of(protocol)
+        },
+        _ => spoken(kind),
+    }
+}
+
+/// What was said over TCP in protocols that LAVA understands.
+fn spoken(kind: &Kind) -> Facts<'_> {
+    let of = |origin, destination, application| Facts {
+        protocol: Some(Protocol::Tcp),
+        local: Some(origin),
+        remote: Some(destination),
+        application: Some(application),
+        ..Facts::default()
+    };
+    match kind {
+        Kind::NetHttp { origin, destination, host, request_sha256, response_sha256, .. } => Facts {
+            question: Some(host),
+            url: Url::of(kind),
+            carried: [*request_sha256, *response_sha256].into_iter().flatten().collect(),
+            ..of(origin, destination, "http")
+        },
+        Kind::NetTls { origin, destination, server_name, .. } => {
+            Facts { question: server_name.as_ref(), ..of(origin, destination, "tls") }
+        }
+        Kind::NetMail { origin, destination, sha256, .. } => {
+            Facts { carried: sha256.iter().copied().collect(), ..of(origin, destination, "smtp") }
         }
         _ => Facts::default(),
     }

@@ -1,7 +1,7 @@
 //! Indicators as rows: for spreadsheets (CSV), scripts (JSON), and the formats that list them.
 //!
 //! A row is *confirmed* if a finding that counts rests on it; what else the task did is context. *Fit to block* is narrower: a
-//! hash, an outside address or a name that is confirmed, or that the task of a session with a threat spoke to.
+//! hash, an outside address, a name or a URL that is confirmed, or that the task of a session with a threat spoke to.
 
 use std::io::Write;
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::clock::micros;
 use crate::remedy::region_name;
 use crate::stix::objects::is_domain;
-use crate::summary::{About, Key, Summary, Thing, Weight, is_outside};
+use crate::summary::{About, Key, Summary, Thing, Weight, is_outside, names_outside};
 use crate::{Error, text};
 
 /// What a row's value is.
@@ -21,6 +21,7 @@ pub(crate) enum Kind {
     Path,
     Address,
     Domain,
+    Url,
     Command,
     Module,
     BootArea,
@@ -33,6 +34,7 @@ impl Kind {
             Self::Path => "path",
             Self::Address => "ip",
             Self::Domain => "domain",
+            Self::Url => "url",
             Self::Command => "command",
             Self::Module => "kernel-module",
             Self::BootArea => "boot-area",
@@ -99,6 +101,12 @@ pub(crate) fn rows(summary: &Summary) -> Vec<Row> {
                 let detail = if *by_task { "" } else { "asked for by some program of the guest" };
                 let mut row = row(summary, thing, Kind::Domain, name, detail);
                 row.fit = threat && *by_task && is_domain(name);
+                rows.push(row);
+            }
+            (Key::Url(full), About::Url { made_up, url, method, user_agent, destination, .. }) => {
+                let agent = user_agent.as_ref().map_or(String::new(), |agent| format!(", user agent {agent}"));
+                let mut row = row(summary, thing, Kind::Url, full, &format!("{method} of {destination}{agent}"));
+                row.fit = threat && names_outside(url, *made_up);
                 rows.push(row);
             }
             (Key::Module(name), _) => rows.push(row(summary, thing, Kind::Module, name, "")),

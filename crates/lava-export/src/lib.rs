@@ -4,6 +4,8 @@
 //! line for each as it comes (`lines.rs`); formats of findings and of the graph write when all was read, from a summary of bounded
 //! size (`summary.rs`). One module for each format.
 //!
+//! [`pack()`] makes what defenders' tools load out of what findings rest on (`pack/`): rules, block lists, queries, steps.
+//!
 //! *Invariants:* the same session gives the same bytes: times are the session's, identifiers follow from what they name. Whatever a
 //! guest can choose is first made harmless as text (`text.rs`), then escaped for its format. Memory does not grow with the log.
 //!
@@ -19,23 +21,28 @@ mod error;
 mod facts;
 mod ids;
 mod indicators;
+mod isf;
 mod lines;
 mod misp;
 mod navigator;
 mod ocsf;
+mod pack;
 mod remedy;
 mod stix;
 mod summary;
 mod syslog;
 mod text;
 mod walk;
+mod web;
 
 use std::io::Write;
 
 use lava_evidence::Session;
 
 pub use error::Error;
+pub use isf::isf;
 pub use lines::Scope;
+pub use pack::{Pack, pack};
 use summary::Summary;
 
 /// What was exported.

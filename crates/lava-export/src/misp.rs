@@ -86,6 +86,7 @@ fn attribute(summary: &Summary, row: &Row, seconds: &str) -> Option<Value> {
         Kind::Address => ("ip-dst", "Network activity"),
         Kind::Domain if is_domain(&row.value) => ("domain", "Network activity"),
         Kind::Domain => ("text", "Network activity"),
+        Kind::Url => ("url", "Network activity"),
         Kind::Command | Kind::Module => ("text", "Artifacts dropped"),
         Kind::BootArea => ("text", "Persistence mechanism"),
     };

@@ -1,7 +1,7 @@
 //! Open Cybersecurity Schema Framework: one JSON object a line.
 //!
-//! Classes and attributes are those of [`VERSION`], with the profile `host`: Process, File System, Kernel Extension, Kernel and Memory Activity, Network and
-//! DNS Activity, Detection Finding. What none of them fits is a Base Event with its `message`.
+//! Classes and attributes are those of [`VERSION`], with the profile `host`: Process, File System, Kernel Extension, Kernel and Memory Activity, Network,
+//! HTTP, DNS and Email Activity, Detection Finding. What none of them fits is a Base Event with its `message`.
 
 use lava_event::{Access, Event, FileType, Finding, GuestText, Kind, NetEndpoint, Process, ProcessRef};
 use serde_json::{Value, json};
@@ -24,7 +24,9 @@ const MEMORY: u32 = 1004;
 const PROCESS: u32 = 1007;
 const FINDING: u32 = 2004;
 const NETWORK: u32 = 4001;
+const HTTP: u32 = 4002;
 const DNS: u32 = 4003;
+const EMAIL: u32 = 4009;
 
 /// The format.
 pub(crate) struct Ocsf;
@@ -103,8 +105,14 @@ fn common(context: &Context, class: u32, activity: u32, time_ns: u64) -> Value {
     })
 }
 
+/// The activity of a method.
+fn http_activity(method: &GuestText) -> u32 {
+    let known: [&[u8]; 8] = [b"CONNECT", b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"POST", b"PUT", b"TRACE"];
+    known.iter().zip(1..).find(|(name, _)| **name == method.bytes()).map_or(99, |(_, activity)| activity)
+}
+
 /// Class and activity.
-const fn class(kind: &Kind, facts: &Facts<'_>) -> (u32, u32) {
+fn class(kind: &Kind, facts: &Facts<'_>) -> (u32, u32) {
     match kind {
         Kind::ProcessFork { .. } | Kind::ProcessExec { .. } => (PROCESS, 1),
         Kind::ProcessExit { .. } => (PROCESS, 2),
@@ -141,9 +149,17 @@ const fn class(kind: &Kind, facts: &Facts<'_>) -> (u32, u32) {
             (MEMORY, 99)
         }
         Kind::NetDns { .. } => (DNS, 6),
+        Kind::NetHttp { method, .. } => (HTTP, http_activity(method)),
+        // An email without an address is none to the schema.
+        Kind::NetMail { from, to, .. } if to.iter().chain([from]).any(|end| is_mailbox(&text::name(end))) => (EMAIL, 1),
         _ if facts.local.is_none() && facts.remote.is_none() && facts.socket.is_none() => BASE,
         Kind::NetConnect { .. } | Kind::NetAccept { .. } => (NETWORK, 1),
-        Kind::NetTransfer { .. } | Kind::NetFlow { .. } | Kind::NetFlowOwner { .. } => (NETWORK, 6),
+        Kind::NetTransfer { .. }
+        | Kind::NetFlow { .. }
+        | Kind::NetFlowOwner { .. }
+        | Kind::NetTls { .. }
+        | Kind::NetMail { .. } => (NETWORK, 6),
+        Kind::NetStream { ended, .. } => (NETWORK, if ended == "reset" { 3 } else { 2 }),
         Kind::NetListen { .. } => (NETWORK, 7),
         Kind::NetBind { .. } => (NETWORK, 99),
         _ => BASE,
@@ -176,7 +192,11 @@ fn parts(line: &mut Value, context: &Context, class: u32, event: &Event, facts: 
             line["kernel"] =
                 json!({"name": text::plain(&event.kind.sentence()), "type_id": 99, "type": event.kind.name()});
         }
-        NETWORK | DNS => network(line, event, facts),
+        NETWORK | DNS | HTTP => network(line, event, facts),
+        EMAIL => {
+            ends(line, facts);
+            mail(line, &event.kind);
+        }
         _ => {}
     }
 }
@@ -244,7 +264,7 @@ fn file(path: Option<&GuestText>, facts: &Facts<'_>) -> Value {
     out
 }
 
-fn network(line: &mut Value, event: &Event, facts: &Facts<'_>) {
+fn ends(line: &mut Value, facts: &Facts<'_>) {
     let end = |end: &NetEndpoint| json!({"ip": end.address, "port": end.port});
     if let Some(local) = facts.local {
         line["src_endpoint"] = end(local);
@@ -252,13 +272,17 @@ fn network(line: &mut Value, event: &Event, facts: &Facts<'_>) {
     if let Some(remote) = facts.remote {
         line["dst_endpoint"] = end(remote);
     }
+}
+
+fn network(line: &mut Value, event: &Event, facts: &Facts<'_>) {
+    ends(line, facts);
     if let (None, None, Some(name)) = (facts.local, facts.remote, facts.socket) {
         let name = if name.is_empty() { "(unnamed)".to_owned() } else { text::name(name) };
         line["dst_endpoint"] = json!({"name": name});
     }
     let direction = match event.kind {
         Kind::NetAccept { .. } => 1,
-        Kind::NetConnect { .. } => 2,
+        Kind::NetConnect { .. } | Kind::NetHttp { .. } | Kind::NetTls { .. } => 2,
         _ => 0,
     };
     line["connection_info"] = json!({"direction_id": direction});
@@ -268,6 +292,11 @@ fn network(line: &mut Value, event: &Event, facts: &Facts<'_>) {
     if let Some((sent, received)) = facts.traffic {
         line["traffic"] = json!({"bytes_out": sent, "bytes_in": received});
     }
+    if let Some(application) = facts.application {
+        line["app_name"] = application.into();
+    }
+    http(line, &event.kind, facts);
+    tls(line, &event.kind);
     if let Kind::NetDns { question, qtype, addresses, .. } = &event.kind {
         let name = text::name(question);
         // A question that is no host name stands in the message alone.
@@ -276,4 +305,87 @@ fn network(line: &mut Value, event: &Event, facts: &Facts<'_>) {
         }
         line["answers"] = addresses.iter().map(|address| json!({"rdata": address})).collect::<Vec<_>>().into();
     }
+}
+
+/// The parts of HTTP Activity.
+fn http(line: &mut Value, kind: &Kind, facts: &Facts<'_>) {
+    let (Some(url), Kind::NetHttp { method, user_agent, status, response_type, request_bytes, response_bytes, .. }) =
+        (&facts.url, kind)
+    else {
+        return;
+    };
+    let length = |bytes: u64| i32::try_from(bytes).unwrap_or(i32::MAX);
+    line["http_request"] = json!({
+        "body_length": length(*request_bytes),
+        "url": {"url_string": url.full, "scheme": url.scheme, "port": url.port, "path": url.path},
+        "http_headers": [{"name": "Host", "value": url.host}],
+    });
+    // The schema knows these methods and no others.
+    if http_activity(method) != 99 {
+        line["http_request"]["http_method"] = text::name(method).into();
+    }
+    if is_domain(&url.host) {
+        line["http_request"]["url"]["hostname"] = url.host.as_str().into();
+    }
+    if let Some(query) = &url.query {
+        line["http_request"]["url"]["query_string"] = query.as_str().into();
+    }
+    if let Some(user_agent) = user_agent {
+        line["http_request"]["user_agent"] = text::name(user_agent).into();
+    }
+    if *status != 0 {
+        let body = length(*response_bytes);
+        line["http_response"] =
+            json!({"code": status, "content_type": text::plain(response_type), "body_length": body});
+    }
+}
+
+/// What is known of TLS.
+fn tls(line: &mut Value, kind: &Kind) {
+    let Kind::NetTls { server_name, version, ja3, ja4, outcome, .. } = kind else { return };
+    line["tls"] = json!({"version": if version.is_empty() { "unknown" } else { version }});
+    if let Some(name) = server_name {
+        line["tls"]["sni"] = text::name(name).into();
+    }
+    if !ja3.is_empty() {
+        line["tls"]["ja3_hash"] = json!({"algorithm_id": 1, "algorithm": "MD5", "value": ja3});
+    }
+    if !ja4.is_empty() {
+        line["ja4_fingerprint_list"] = json!([{"type_id": 1, "type": "JA4", "value": ja4}]);
+    }
+    line["status_detail"] = text::plain(outcome).into();
+}
+
+/// The parts of Email Activity.
+fn mail(line: &mut Value, kind: &Kind) {
+    let Kind::NetMail { from, to, subject, bytes, sha256, .. } = kind else { return };
+    line["direction_id"] = 2.into();
+    line["protocol_name"] = "smtp".into();
+    let to: Vec<String> = to.iter().map(text::name).collect();
+    let from = text::name(from);
+    let size = i64::try_from(*bytes).unwrap_or(i64::MAX);
+    line["email"] = json!({"size": size, "from_mailbox": from, "to_mailboxes": to});
+    // What is no address stands in the mailboxes alone.
+    if is_mailbox(&from) {
+        line["email"]["from"] = from.into();
+    }
+    let to: Vec<String> = to.into_iter().filter(|to| is_mailbox(to)).collect();
+    if !to.is_empty() {
+        line["email"]["to"] = to.into();
+    }
+    if let Some(subject) = subject {
+        line["email"]["subject"] = text::name(subject).into();
+    }
+    if let Some(sha256) = sha256 {
+        let hash = json!({"algorithm_id": 3, "algorithm": "SHA-256", "value": sha256});
+        line["email"]["files"] = json!([{"name": "mail", "type_id": 1, "hashes": [hash]}]);
+    }
+}
+
+/// True for a mail address of the plain kind.
+fn is_mailbox(text: &str) -> bool {
+    let local = |part: &str| {
+        !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~.".contains(&b))
+    };
+    text.split_once('@').is_some_and(|(name, host)| local(name) && is_domain(host))
 }

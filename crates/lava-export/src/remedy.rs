@@ -2,7 +2,7 @@
 
 use lava_event::{DiskRegion, Verdict};
 
-use crate::summary::{About, Key, Summary, Thing, is_outside};
+use crate::summary::{About, Key, Summary, Thing, is_outside, names_outside};
 
 /// Things named in one step.
 const NAMED: usize = 200;
@@ -37,6 +37,7 @@ pub(crate) fn steps(summary: &Summary) -> Vec<Step> {
             "Block these names, and look in the resolver's logs for who has asked for them",
             of(summary, name),
         ),
+        ("block-urls", "Block these URLs, and look in the proxy's logs for who has asked for them", of(summary, url)),
         ("remove-modules", "Restart without these kernel modules, and remove them", of(summary, module)),
         (
             "remove-files",
@@ -74,6 +75,13 @@ fn address(key: &Key, thing: &Thing) -> Option<String> {
 
 fn name(key: &Key, _: &Thing) -> Option<String> {
     if let Key::Name(name) = key { Some(name.clone()) } else { None }
+}
+
+fn url(key: &Key, thing: &Thing) -> Option<String> {
+    match (key, &thing.about) {
+        (Key::Url(full), About::Url { made_up, url, .. }) if names_outside(url, *made_up) => Some(full.clone()),
+        _ => None,
+    }
 }
 
 fn module(key: &Key, _: &Thing) -> Option<String> {

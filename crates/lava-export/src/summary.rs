@@ -14,7 +14,9 @@ use lava_evidence::{Manifest, Session};
 use lava_graph::{Graph, Trace};
 
 use crate::clock::Clock;
+use crate::stix::objects::is_domain;
 use crate::walk::{Item, Seen, walk};
+use crate::web::Url;
 use crate::{Error, text};
 
 /// Things kept.
@@ -33,8 +35,10 @@ pub(crate) enum Key {
     File(String),
     /// An end that the task tried to reach.
     Address(IpAddr, u16, &'static str),
-    /// A name that the guest asked for.
+    /// A name that the guest asked for: of the resolver, by HTTP or in TLS.
     Name(String),
+    /// What the task asked for by HTTP.
+    Url(String),
     /// A kernel module that the task loaded.
     Module(String),
     /// A part of a disk that starts the machine.
@@ -64,6 +68,8 @@ pub(crate) enum About {
     File {
         /// Whole contents, oldest first.
         contents: Vec<Content>,
+        /// True if it was not there before the task made it.
+        created: bool,
         executed: bool,
         deleted: bool,
     },
@@ -80,6 +86,16 @@ pub(crate) enum About {
         answers: Vec<IpAddr>,
         /// False if any program of the guest may have asked.
         by_task: bool,
+    },
+    /// The first request.
+    Url {
+        /// True if it names an address that our simulated network made up: it means nothing elsewhere.
+        made_up: bool,
+        url: Url,
+        method: String,
+        user_agent: Option<String>,
+        source: NetEndpoint,
+        destination: NetEndpoint,
     },
     Module,
     Area {
@@ -164,7 +180,8 @@ impl Summary {
     }
 }
 
-/// True for an address that is somebody's on the internet, or may be: not of a local network, not of the machine itself.
+/// True for an address that is somebody's on the internet, or may be: not of a local network, a provider's (RFC 6598) or a test
+/// bench's (RFC 2544), not of the machine itself, not reserved.
 pub(crate) fn is_outside(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(ip) => {
@@ -172,8 +189,8 @@ pub(crate) fn is_outside(address: IpAddr) -> bool {
                 || ip.is_loopback()
                 || ip.is_link_local()
                 || ip.is_multicast()
-                || ip.is_broadcast()
-                || ip.is_unspecified())
+                || ip.is_unspecified()
+                || matches!(ip.octets(), [100, 64..=127, ..] | [198, 18 | 19, ..] | [0 | 240..=255, ..]))
         }
         IpAddr::V6(ip) => match ip.to_ipv4_mapped() {
             Some(ip) => is_outside(ip.into()),
@@ -185,6 +202,14 @@ pub(crate) fn is_outside(address: IpAddr) -> bool {
                     || ip.is_unicast_link_local())
             }
         },
+    }
+}
+
+/// True for a URL that names a host that may be somebody's on the internet.
+pub(crate) fn names_outside(url: &Url, made_up: bool) -> bool {
+    match url.address() {
+        Some(address) => !made_up && is_outside(address),
+        None => is_domain(&url.host),
     }
 }
 
@@ -215,7 +240,12 @@ impl Gather {
     fn event(&mut self, seen: &Seen<'_>) {
         match &seen.event.kind {
             Kind::VmTask { path, .. } => self.task_path = Some(text::plain(path)),
-            Kind::NetDns { question, addresses, .. } => self.dns(seen, question, addresses),
+            Kind::NetDns { question, addresses, .. } => {
+                if self.made_up.len() < THINGS {
+                    self.made_up.extend(addresses);
+                }
+                self.name(seen, question, addresses);
+            }
             Kind::DiskWrite { disk, region, before, after, .. }
                 if !matches!(region, DiskRegion::Data) && (seen.tainted || !seen.findings.is_empty()) =>
             {
@@ -236,7 +266,10 @@ impl Gather {
             Kind::ProcessExec { path, argv, cwd, .. } => self.exec(seen, path, argv, cwd),
             Kind::FileCreate { path, file, what, .. } => {
                 let kind = file.as_ref().map_or(*what, FileId::file_type);
-                self.file(seen, path, kind);
+                let is_new = !self.things.contains_key(&Key::File(text::name(path)));
+                if let Some(About::File { created, .. }) = self.file(seen, path, kind) {
+                    *created |= is_new;
+                }
             }
             Kind::FileWrite { path, file, .. }
             | Kind::FileMapWrite { path, file, .. }
@@ -277,6 +310,23 @@ impl Gather {
             }
             Kind::NetTransfer { protocol, local, remote: Some(end), sent, received, .. } => {
                 self.reach(seen, *protocol, end, *local, (*sent, *received));
+            }
+            Kind::NetTls { server_name: Some(name), .. } => self.name(seen, name, &[]),
+            Kind::NetHttp { origin, destination, host, method, user_agent, .. } => {
+                if let Some(url) = Url::of(&seen.event.kind) {
+                    if url.address().is_none() {
+                        self.name(seen, host, &[]);
+                    }
+                    let about = About::Url {
+                        made_up: false,
+                        method: text::name(method),
+                        user_agent: user_agent.as_ref().map(text::name),
+                        source: *origin,
+                        destination: *destination,
+                        url: url.clone(),
+                    };
+                    self.thing(seen, Key::Url(url.full), about);
+                }
             }
             Kind::KernelModuleLoad { name, .. } => {
                 self.thing(seen, Key::Module(text::name(name)), About::Module);
@@ -345,7 +395,7 @@ impl Gather {
             self.program(seen);
             return None;
         }
-        let about = About::File { contents: Vec::new(), executed: false, deleted: false };
+        let about = About::File { contents: Vec::new(), created: false, executed: false, deleted: false };
         self.thing(seen, Key::File(text::name(path)), about).map(|thing| &mut thing.about)
     }
 
@@ -366,10 +416,7 @@ impl Gather {
         }
     }
 
-    fn dns(&mut self, seen: &Seen<'_>, question: &GuestText, addresses: &[IpAddr]) {
-        if self.made_up.len() < THINGS {
-            self.made_up.extend(addresses);
-        }
+    fn name(&mut self, seen: &Seen<'_>, question: &GuestText, addresses: &[IpAddr]) {
         // Before the task there is nobody's question but the guest's own.
         if self.task_path.is_none() || question.is_empty() {
             return;
@@ -424,8 +471,14 @@ impl Gather {
 
     fn mark_made_up(&mut self) {
         for (key, thing) in &mut self.things {
-            if let (Key::Address(address, ..), About::Address { made_up, .. }) = (key, &mut thing.about) {
-                *made_up = self.made_up.contains(address);
+            match (key, &mut thing.about) {
+                (Key::Address(address, ..), About::Address { made_up, .. }) => {
+                    *made_up = self.made_up.contains(address);
+                }
+                (_, About::Url { made_up, url, .. }) => {
+                    *made_up = url.address().is_some_and(|address| self.made_up.contains(&address));
+                }
+                _ => {}
             }
         }
     }
@@ -433,7 +486,7 @@ impl Gather {
 
 fn key_size(key: &Key) -> usize {
     match key {
-        Key::File(text) | Key::Name(text) | Key::Module(text) | Key::Area(text, _) => text.len(),
+        Key::File(text) | Key::Name(text) | Key::Url(text) | Key::Module(text) | Key::Area(text, _) => text.len(),
         Key::Program(..) | Key::Address(..) => 0,
     }
 }
@@ -441,6 +494,9 @@ fn key_size(key: &Key) -> usize {
 fn about_size(about: &About) -> usize {
     match about {
         About::Program { path, command, cwd, .. } => path.len() + command.len() + cwd.len(),
+        About::Url { url, method, user_agent, .. } => {
+            2 * url.full.len() + url.host.len() + method.len() + user_agent.as_ref().map_or(0, String::len)
+        }
         _ => 0,
     }
 }

@@ -77,6 +77,9 @@ impl Lines for Syslog {
         if let Some(question) = facts.question {
             data = data.with("question", text::name(question));
         }
+        if let Some(url) = &facts.url {
+            data = data.with("url", &url.full);
+        }
         data = data.end("source", facts.local).end("destination", facts.remote);
         line(context, 6, event.time_ns, event.kind.name(), data, &event.kind.sentence())
     }

@@ -1,6 +1,6 @@
 //! What each event does to the graph; what happens to files is in `apply_files`, on sockets in `apply_net`.
 
-use lava_event::{Credentials, DiskRegion, Event, FileType, Grade, GuestText, Kind, ProcessKey, ProcessRef};
+use lava_event::{Credentials, DiskRegion, Event, FileType, Grade, GuestText, Kind, ProcessKey, ProcessRef, Source};
 
 use crate::files::{FileState, Key};
 use crate::graph::{Graph, MAX_CONTENTS, MAX_DECISIONS, Task};
@@ -129,7 +129,8 @@ impl Graph {
     fn meet(&mut self, event: &Event) -> Option<ProcessKey> {
         let process = event.process.as_ref()?;
         let key = process.key();
-        if self.processes.get(key).is_none() && !self.processes.is_full() {
+        // What the wire tells of a conversation comes late: its process may have ended, and does not live again.
+        if self.processes.get(key).is_none() && event.source != Source::Net && !self.processes.is_full() {
             let parent = self.processes.running(process.ppid).filter(|parent| *parent != key);
             self.add_process(event, key, parent, &process.comm, process.exe.clone());
             if parent.is_some_and(|parent| self.is_tainted(parent)) {

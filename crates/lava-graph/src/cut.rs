@@ -53,7 +53,7 @@ const SHARED: [&[u8]; 6] = [b"/var/log/", b"/run/utmp", b"/var/run/utmp", b"/run
 const SHARED_FILES: [&[u8]; 6] =
     [b"/etc/passwd", b"/etc/group", b"/etc/shadow", b"/etc/gshadow", b"/etc/ld.so.cache", b"/etc/mtab"];
 
-const SHARED_SOCKETS: [&[u8]; 8] = [
+const SHARED_SOCKETS: [&[u8]; 9] = [
     b"/run/systemd/",
     b"/run/dbus/",
     b"/run/udev/",
@@ -62,6 +62,7 @@ const SHARED_SOCKETS: [&[u8]; 8] = [
     b"/run/syslog",
     b"/dev/log",
     b"/org/freedesktop/",
+    b"/tmp/.X11-unix/", // every window's; that a program looks into another's is not seen here
 ];
 
 /// True if everybody speaks to the Unix socket of that name: its receiver says nothing of who sent. `/run/user/UID` counts for

@@ -7,9 +7,11 @@
 //! same name are kept once. A member is looked for through at most 32 nested anonymous types.
 
 mod parse;
+mod shape;
 
 use crate::elf::{Elf, NotElf};
 use parse::{Kind, Raw};
+pub use shape::{Member, Shape};
 use std::collections::HashMap;
 
 /// How deep nested types and chains of typedefs are followed.

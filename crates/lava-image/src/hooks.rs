@@ -40,7 +40,9 @@ pub fn lay_out(body: &Body, launcher: &Path, tree: &Path) -> io::Result<()> {
          sync\nmount -o remount,ro /\nexec systemctl poweroff --force --force\n"
     );
     write(INSTALLER, installer.as_bytes(), 0o755)?;
-    body.file.iter().try_for_each(|file| write(&file.path, file.content.trim_start().as_bytes(), 0o644))
+    body.file.iter().try_for_each(|file| {
+        write(&file.path, file.content.trim_start().as_bytes(), if file.executable { 0o755 } else { 0o644 })
+    })
 }
 
 /// The script that makes the user, sets the units and takes away what the build left.

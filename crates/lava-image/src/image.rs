@@ -1,6 +1,7 @@
 //! A finished image and what it says of itself.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -57,6 +58,12 @@ impl Image {
     /// The kernel's initramfs, as it is on the disk.
     pub fn initrd(&self, kernel: &str) -> Option<PathBuf> {
         self.file(kernel, format!("initrd-{kernel}"))
+    }
+
+    /// Bytes that its files take on the disk.
+    pub fn size(&self) -> u64 {
+        let files = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        files.filter_map(|file| Some(file.metadata().ok()?.blocks() * 512)).sum()
     }
 
     fn file(&self, kernel: &str, name: String) -> Option<PathBuf> {

@@ -12,6 +12,8 @@ use sha2::{Digest, Sha256};
 
 /// Counted up when the builder makes something else of the same recipe.
 const BUILDER_VERSION: u32 = 1;
+/// Recipes below one another.
+const GENERATIONS: u32 = 4;
 
 /// A recipe, as loaded from its file.
 #[derive(Debug, Clone)]
@@ -50,6 +52,35 @@ pub(crate) struct Body {
     pub file: Vec<GuestFile>,
 }
 
+/// A recipe that says `extends`: what it adds to another of the same folder, and what it has instead.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Extension {
+    #[serde(rename = "extends")]
+    _extends: String,
+    name: String,
+    description: String,
+    disk_size_mib: Option<u64>,
+    /// Names of the kernels it keeps; all if left out.
+    kernels: Option<Vec<String>>,
+    #[serde(default)]
+    packages: Vec<String>,
+    #[serde(default)]
+    enable: Vec<String>,
+    #[serde(default)]
+    mask: Vec<String>,
+    #[serde(default)]
+    link: Vec<Link>,
+    #[serde(default)]
+    file: Vec<GuestFile>,
+}
+
+/// What tells the two kinds of recipe apart.
+#[derive(Deserialize)]
+struct Kind {
+    extends: Option<String>,
+}
+
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct User {
@@ -84,6 +115,9 @@ pub(crate) struct Link {
 pub(crate) struct GuestFile {
     pub path: String,
     pub content: String,
+    /// It is a program.
+    #[serde(default)]
+    pub executable: bool,
 }
 
 /// Why a recipe can't be used.
@@ -122,14 +156,11 @@ pub enum RecipeError {
 impl Recipe {
     /// Reads and checks a recipe. The launcher's directory is relative to the recipe's own.
     pub fn load(path: &Path) -> Result<Self, RecipeError> {
-        let text = fs::read_to_string(path).map_err(|source| RecipeError::Read { path: path.to_owned(), source })?;
-        let body: Body = toml::from_str(&text)
-            .map_err(|source| RecipeError::Parse { path: path.to_owned(), source: Box::new(source) })?;
-        check(path, &body)?;
-        let launcher = path.parent().unwrap_or(Path::new(".")).join(&body.launcher);
         let mut hash = Sha256::new();
         hash.update(format!("lava-image {BUILDER_VERSION}\n"));
-        hash.update(&text);
+        let body = read(path, GENERATIONS, &mut hash)?;
+        check(path, &body)?;
+        let launcher = path.parent().unwrap_or(Path::new(".")).join(&body.launcher);
         hash_sources(&launcher, &mut hash)?;
         let id = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(Self { body, launcher, id })
@@ -155,6 +186,41 @@ impl Recipe {
     /// The names of its kernels, such as `6.1`, in the recipe's order.
     pub fn kernels(&self) -> impl Iterator<Item = &str> {
         self.body.kernel.iter().map(|kernel| kernel.name.as_str())
+    }
+}
+
+/// Reads a recipe with what it extends, `generations` at most.
+fn read(path: &Path, generations: u32, hash: &mut Sha256) -> Result<Body, RecipeError> {
+    let text = fs::read_to_string(path).map_err(|source| RecipeError::Read { path: path.to_owned(), source })?;
+    hash.update(&text);
+    let kind: Kind = parse(path, &text)?;
+    let Some(base) = kind.extends else { return parse(path, &text) };
+    if !is_plain(&base) || generations == 0 {
+        let rule = "name another recipe of the folder, without .toml; no recipe may extend itself";
+        return Err(RecipeError::Value { path: path.to_owned(), key: "extends", value: base, rule });
+    }
+    let extension: Extension = parse(path, &text)?;
+    let body = read(&path.with_file_name(format!("{base}.toml")), generations - 1, hash)?;
+    Ok(extension.over(body))
+}
+
+fn parse<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, RecipeError> {
+    toml::from_str(text).map_err(|source| RecipeError::Parse { path: path.to_owned(), source: Box::new(source) })
+}
+
+impl Extension {
+    fn over(self, mut body: Body) -> Body {
+        (body.name, body.description) = (self.name, self.description);
+        body.disk_size_mib = self.disk_size_mib.unwrap_or(body.disk_size_mib);
+        if let Some(kept) = self.kernels {
+            body.kernel.retain(|kernel| kept.contains(&kernel.name));
+        }
+        body.packages.extend(self.packages);
+        body.enable.extend(self.enable);
+        body.mask.extend(self.mask);
+        body.link.extend(self.link);
+        body.file.extend(self.file);
+        body
     }
 }
 
@@ -271,6 +337,62 @@ mod tests {
         let (one, two) = (changed("3072", "3072").expect("one"), changed("3072", "3072").expect("two"));
         assert_eq!(one.id(), two.id());
         assert_ne!(one.id(), changed("3072", "4096").expect("other").id());
+    }
+
+    #[test]
+    fn a_recipe_extends_another() {
+        let place = tempfile::tempdir().expect("temporary directory");
+        let images = Path::new(SHIPPED).parent().expect("folder");
+        std::os::unix::fs::symlink(images.join("launcher"), place.path().join("launcher")).expect("launcher");
+        fs::copy(SHIPPED, place.path().join("debian-bookworm.toml")).expect("base");
+        let load = |text: &str| {
+            let path = place.path().join("more.toml");
+            fs::write(&path, text).expect("recipe");
+            Recipe::load(&path)
+        };
+        let good = "extends='debian-bookworm'\nname='more'\ndescription='d'\nkernels=['6.1']\npackages=['hello']\n";
+        let more = load(good).expect("recipe");
+        let base = Recipe::load(Path::new(SHIPPED)).expect("base");
+        assert_eq!((more.name(), more.kernels().collect::<Vec<_>>()), ("more", vec!["6.1"]));
+        assert_eq!(
+            more.body.packages.split_last().map(|(last, rest)| (last.as_str(), rest)),
+            Some(("hello", &*base.body.packages))
+        );
+        let with_this_base = more.id().to_owned();
+        fs::write(place.path().join("debian-bookworm.toml"), fs::read_to_string(SHIPPED).expect("base") + "# other\n")
+            .expect("base");
+        assert_ne!(load(good).expect("recipe").id(), with_this_base);
+        for (text, expected) in [
+            (good.replace("debian-bookworm", "more"), "no recipe may extend itself"),
+            (good.replace("debian-bookworm", "../x"), "no recipe may extend itself"),
+            (good.replace("debian-bookworm", "none"), "none.toml could not be read"),
+            (good.replace("'6.1'", "'5.0'"), "name at least one kernel"),
+            (good.replace("'hello'", "'a b'"), "`packages` is \"a b\""),
+            (good.replace("kernels", "hostname"), "unknown field `hostname`"),
+        ] {
+            let error = load(&text).expect_err("refused").to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_shipped_recipe_loads() {
+        let folder = Path::new(SHIPPED).parent().expect("folder");
+        let mut names = Vec::new();
+        for entry in fs::read_dir(folder).expect("images").flatten() {
+            let path = entry.path();
+            if path.extension().is_some_and(|extension| extension == "toml") {
+                let recipe = Recipe::load(&path).unwrap_or_else(|error| panic!("{error}"));
+                assert_eq!(
+                    path.file_stem().and_then(|stem| stem.to_str()),
+                    Some(recipe.name()),
+                    "the file's name is the recipe's"
+                );
+                names.push(recipe.name().to_owned());
+            }
+        }
+        names.sort();
+        assert_eq!(names, ["browser", "debian-bookworm", "display", "office"]);
     }
 
     #[test]

@@ -79,6 +79,14 @@ impl ImageStore {
         images
     }
 
+    /// Removes an image of this store. Micro-VMs that run on it keep it open until they end.
+    ///
+    /// # Errors
+    /// [`ImageError::Store`] if its files can't be removed.
+    pub fn remove(&self, image: &Image) -> Result<(), ImageError> {
+        fs::remove_dir_all(&image.dir).map_err(ImageError::store(&image.dir))
+    }
+
     /// Builds the recipe's image, or returns it when it is there. Waits for another build of the same store.
     pub fn build(&self, recipe: &Recipe, progress: &mut dyn Progress) -> Result<Image, ImageError> {
         self.build_with(recipe, progress, builder::build)
@@ -172,6 +180,8 @@ mod tests {
         assert_eq!(image.vmlinuz("5.0"), None);
         store.build_with(&recipe, &mut Silent, |_, _, _| panic!("built twice")).expect("found");
         assert_eq!(store.list().len(), 1);
+        store.remove(&image).expect("removed");
+        assert!(store.find(&recipe).is_none() && store.list().is_empty());
     }
 
     #[test]

@@ -20,9 +20,9 @@ pub mod qmp;
 pub mod stream;
 pub mod template;
 
-pub use lava_net::Mode as NetMode;
+pub use lava_net::{Content as NetContent, ContentError as NetContentError, Mode as NetMode};
 pub use machine::{Handle, MachineError, MachineReport, MachineSpec, Options, Questions, Session, Task};
-pub use profile::{Profile, ProfileError, Profiles};
+pub use profile::{Network, Profile, ProfileError, Profiles};
 pub use qemu::{Qemu, QemuError, Version};
 pub use stream::{Item, Items, Reply};
 pub use template::{KernelPlace, Template, TemplateError, TemplateParts, TemplateStore};

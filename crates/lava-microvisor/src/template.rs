@@ -46,6 +46,17 @@ pub struct TemplateParts {
     pub memory_mib: u32,
     /// Number of vCPUs.
     pub vcpus: u32,
+    /// Whether it has a network card.
+    #[serde(default = "with_network", skip_serializing_if = "Clone::clone")]
+    pub network: bool,
+    /// It has a VGA.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub display: bool,
+}
+
+/// What templates have that were made before it was said.
+const fn with_network() -> bool {
+    true
 }
 
 impl TemplateParts {
@@ -376,6 +387,8 @@ mod tests {
             scenario_disk: None,
             memory_mib: 1,
             vcpus: 2,
+            display: false,
+            network: true,
         }
     }
 
@@ -397,6 +410,7 @@ mod tests {
         let found = store.find(&parts).expect("find").expect("template");
         assert_eq!((found.place, store.list().expect("list").len()), (place, 1));
         assert!(store.find(&TemplateParts { vcpus: 1, ..parts.clone() }).expect("find").is_none());
+        assert!(store.find(&TemplateParts { network: false, ..parts.clone() }).expect("find").is_none());
 
         // Made anew with another tap it replaces the old one; one of another kernel does not.
         let make = |parts: &TemplateParts| {

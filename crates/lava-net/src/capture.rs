@@ -13,7 +13,8 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use pcap_parser::pcapng::{
-    EnhancedPacketBlock, InterfaceDescriptionBlock, OptionCode, PcapNGOption, SectionHeaderBlock,
+    DecryptionSecretsBlock, EnhancedPacketBlock, InterfaceDescriptionBlock, OptionCode, PcapNGOption, SecretsType,
+    SectionHeaderBlock,
 };
 use pcap_parser::{Linktype, ToVec};
 
@@ -109,6 +110,30 @@ impl<W: Sink> Capture<W> {
             options: vec![option(EPB_FLAGS, &flags)],
             block_len2: 0,
         })?;
+        self.add(block)?;
+        self.pending.0 += 1;
+        self.pending.1 += frame.len() as u64;
+        Ok(self.counts().0)
+    }
+
+    /// Records keys of TLS, lines of a key log: the frames behind them can be decrypted.
+    ///
+    /// # Errors
+    /// As [`Capture::record`].
+    pub fn secrets(&mut self, lines: &str) -> io::Result<()> {
+        let block = serialize(&mut DecryptionSecretsBlock {
+            block_type: 0,
+            block_len1: 0,
+            secrets_type: SecretsType::TlsKeyLog,
+            secrets_len: u32::try_from(lines.len()).map_err(io::Error::other)?,
+            data: lines.as_bytes(),
+            options: Vec::new(),
+            block_len2: 0,
+        })?;
+        self.add(block)
+    }
+
+    fn add(&mut self, block: Vec<u8>) -> io::Result<()> {
         if self.written + (self.buffer.len() + block.len()) as u64 > self.limit {
             return Err(io::Error::other(format!("it reached its limit of {} bytes", self.limit)));
         }
@@ -116,9 +141,7 @@ impl<W: Sink> Capture<W> {
             self.flush()?;
         }
         self.buffer.extend(block);
-        self.pending.0 += 1;
-        self.pending.1 += frame.len() as u64;
-        Ok(self.counts().0)
+        Ok(())
     }
 
     /// Writes what is collected into the file. After an error the file ends with its last whole block.

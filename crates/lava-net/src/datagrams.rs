@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use lava_event::{Kind, Protocol};
 
-use crate::world::{At, Context, Ends, Kept, Told, World};
+use crate::world::{At, Context, Ends, Kept, Report, World};
 
 /// Flows at a time.
 pub const MOST: usize = 256;
@@ -30,12 +30,12 @@ pub struct Datagrams(BTreeMap<Ends, Exchange>);
 
 impl Datagrams {
     /// Takes a datagram.
-    pub fn take(&mut self, ends: Ends, payload: &[u8], at: At, world: &mut World, told: &mut Vec<Told>) {
+    pub fn take(&mut self, ends: Ends, payload: &[u8], at: At, world: &mut World, report: &mut Report<'_>) {
         if self.0.len() >= MOST
             && !self.0.contains_key(&ends)
             && let Some(victim) = self.0.iter().min_by_key(|(_, exchange)| exchange.active).map(|(ends, _)| *ends)
         {
-            self.finish(victim, "evicted", at.now, world, told);
+            self.finish(victim, "evicted", at.now, world, report);
         }
         let fresh = || Exchange { kept: Kept::new(KEEP), frame: at.frame, active: at.now };
         let exchange = self.0.entry(ends).or_insert_with(fresh);
@@ -44,22 +44,22 @@ impl Datagrams {
     }
 
     /// Tells of those that have ended.
-    pub fn tick(&mut self, now: Duration, world: &mut World, told: &mut Vec<Told>) {
+    pub fn tick(&mut self, now: Duration, world: &mut World, report: &mut Report<'_>) {
         let silent = |exchange: &Exchange| now.saturating_sub(exchange.active) > IDLE;
         let ended: Vec<Ends> = self.0.iter().filter(|(_, exchange)| silent(exchange)).map(|(ends, _)| *ends).collect();
         for ends in ended {
-            self.finish(ends, "idle", now, world, told);
+            self.finish(ends, "idle", now, world, report);
         }
     }
 
     /// Tells of all that are left.
-    pub fn end(&mut self, now: Duration, world: &mut World, told: &mut Vec<Told>) {
+    pub fn end(&mut self, now: Duration, world: &mut World, report: &mut Report<'_>) {
         while let Some((&ends, _)) = self.0.first_key_value() {
-            self.finish(ends, "session", now, world, told);
+            self.finish(ends, "session", now, world, report);
         }
     }
 
-    fn finish(&mut self, ends: Ends, ended: &str, now: Duration, world: &mut World, told: &mut Vec<Told>) {
+    fn finish(&mut self, ends: Ends, ended: &str, now: Duration, world: &mut World, report: &mut Report<'_>) {
         let Some(exchange) = self.0.remove(&ends) else { return };
         let artifact = exchange.kept.artifact();
         let kind = Kind::NetStream {
@@ -75,6 +75,6 @@ impl Datagrams {
             ended: ended.to_owned(),
             frame: exchange.frame,
         };
-        Context { at: At { now, frame: exchange.frame }, world, told }.tell(kind, artifact);
+        Context { at: At { now, frame: exchange.frame }, world, report }.tell(kind, artifact);
     }
 }

@@ -11,6 +11,7 @@ use lava_event::{Kind, NetEndpoint, Protocol};
 
 const HEADER: usize = 12;
 const REFUSED: u8 = 5;
+const NAME_ERROR: u8 = 3;
 const RESPONSE: u8 = 0x80;
 /// Opcode and "recursion desired" come back as they were asked.
 const KEPT: u8 = 0x79;
@@ -57,16 +58,8 @@ impl Asked {
 }
 
 impl Names {
-    /// What to say to a datagram on port 53, and what was asked if it is answered; `None` if it is no query.
-    pub fn reply(&mut self, query: &[u8]) -> Option<(Vec<u8>, Option<Asked>)> {
-        match self.answer(query) {
-            Some((reply, asked)) => Some((reply, Some(asked))),
-            None => refuse(query).map(|reply| (reply, None)),
-        }
-    }
-
-    /// The answer to a query that can be answered; `None`: refuse it.
-    fn answer(&mut self, query: &[u8]) -> Option<(Vec<u8>, Asked)> {
+    /// The answer to a query that can be answered, and what was asked; `None`: refuse it.
+    pub fn answer(&mut self, query: &[u8]) -> Option<(Vec<u8>, Asked)> {
         let header = query.get(..HEADER)?;
         // A query with opcode 0, not truncated, with one question.
         if header[2] & !1 != 0 || header[4..6] != [0, 1] {
@@ -121,13 +114,22 @@ fn dotted(mut labels: &[u8]) -> Vec<u8> {
     name
 }
 
-/// The answer to a datagram on port 53; `None` if it is no query.
+/// REFUSED, to a message on port 53; `None` if it is no query.
 pub fn refuse(query: &[u8]) -> Option<Vec<u8>> {
+    without_answer(query, REFUSED)
+}
+
+/// NXDOMAIN, likewise (RFC 1035 section 4.1.1, RCODE 3).
+pub fn nonexistent(query: &[u8]) -> Option<Vec<u8>> {
+    without_answer(query, NAME_ERROR)
+}
+
+fn without_answer(query: &[u8], code: u8) -> Option<Vec<u8>> {
     let header = query.get(..HEADER)?;
     if header[2] & RESPONSE != 0 {
         return None;
     }
-    let mut answer = vec![header[0], header[1], RESPONSE | header[2] & KEPT, REFUSED];
+    let mut answer = vec![header[0], header[1], RESPONSE | header[2] & KEPT, code];
     let question = if header[4..6] == [0, 1] { question(&query[HEADER..]) } else { None };
     answer.extend([0, u8::from(question.is_some()), 0, 0, 0, 0, 0, 0]);
     answer.extend(question.unwrap_or_default());

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use lava_event::{NetEndpoint, Protocol};
+use lava_event::{Action, NetEndpoint, Protocol};
 
 /// Flows that are remembered.
 pub const CAPACITY: usize = 4096;
@@ -26,6 +26,7 @@ pub struct Step {
 struct Entry {
     closed: bool,
     used: u64,
+    ruling: Option<Action>,
 }
 
 /// The table.
@@ -38,19 +39,24 @@ pub struct Flows {
 }
 
 impl Flows {
-    /// Notes a packet. True if its flow is new: never seen, forgotten, or opened again after it was closed.
-    pub fn see(&mut self, flow: Flow, step: Step) -> bool {
+    /// What the policy said when the flow began; `None`: the flow is not known. Within: it was not asked.
+    pub fn ruling(&self, flow: &Flow) -> Option<Option<Action>> {
+        self.entries.get(flow).map(|entry| entry.ruling)
+    }
+
+    /// Notes a packet, and what the policy says of its flow. True if its flow is new: never seen, forgotten, or opened again after it was closed.
+    pub fn see(&mut self, flow: Flow, step: Step, ruling: Option<Action>) -> bool {
         self.clock += 1;
         self.order.insert(self.clock, flow);
         let fresh = match self.entries.get_mut(&flow) {
             Some(entry) => {
                 self.order.remove(&entry.used);
                 let reopened = entry.closed && step.opens;
-                *entry = Entry { closed: step.closes || (entry.closed && !reopened), used: self.clock };
+                *entry = Entry { closed: step.closes || (entry.closed && !reopened), used: self.clock, ruling };
                 reopened
             }
             None => {
-                self.entries.insert(flow, Entry { closed: step.closes, used: self.clock });
+                self.entries.insert(flow, Entry { closed: step.closes, used: self.clock, ruling });
                 true
             }
         };

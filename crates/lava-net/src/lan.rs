@@ -46,6 +46,33 @@ pub const fn is_neighbour(address: Ipv4Addr) -> bool {
     is_local(address) && address.octets()[3] != GUEST.octets()[3]
 }
 
+/// Who is on a simulated LAN, by the last number of the address, and the TCP ports that are open there: a gateway, a file server, a
+/// printer, two Linux servers, a Windows workstation, a camera. All else is silent (no such host) or refused (no such port).
+const HOSTS: &[(u8, &[u16])] = &[
+    (1, &[53, 80, 443]),
+    (3, &[22, 111, 139, 445, 2049]),
+    (4, &[80, 515, 631, 9100]),
+    (20, &[22, 80]),
+    (21, &[135, 139, 445, 3389]),
+    (22, &[22, 3306, 8080]),
+    (30, &[23, 80, 554]),
+];
+
+fn open_ports(address: Ipv4Addr) -> Option<&'static [u16]> {
+    let host = HOSTS.iter().find(|(last, _)| *last == address.octets()[3]);
+    host.filter(|_| is_local(address)).map(|(_, ports)| *ports)
+}
+
+/// True if a simulated network has a host of that address: any beyond the LAN, and some of it.
+pub(crate) fn exists(address: Ipv4Addr) -> bool {
+    !is_local(address) || open_ports(address).is_some()
+}
+
+/// True if that host takes connections on this port: beyond the LAN on any.
+pub(crate) fn accepts(address: Ipv4Addr, port: u16) -> bool {
+    !is_local(address) || open_ports(address).is_some_and(|ports| ports.contains(&port))
+}
+
 /// True if a packet to `address` that was sent to `mac` reaches a host of ours: a neighbour under its own MAC address,
 /// or the wide world through the gateway.
 pub(crate) fn reaches(address: Ipv4Addr, mac: EthernetAddress) -> bool {

@@ -2,31 +2,35 @@
 //!
 //! QEMU connects with `-netdev stream,id=n0,server=off,addr.type=unix,addr.path=S,reconnect-ms=500`; each frame has its
 //! length in front, 4 bytes, big-endian. A [`NetServer`] plays every host the guest can see on the virtual LAN
-//! 10.77.0.0/24 and beyond it. It answers ARP, leases the guest its address, refuses connections and (unless
-//! [`Mode::Simulated`]) names quickly, so that a task shows where it wants to go instead of hanging, and records every
-//! frame in `traffic.pcapng`.
+//! 10.77.0.0/24 and beyond it. It answers ARP, leases the guest its address, and either plays a LAN and the
+//! Internet ([`Mode::Simulated`]) or refuses names and connections quickly, so that a task shows where it wants to go instead of hanging.
+//! What [`Waits`] does neither before the policy has answered. Every frame is recorded in `traffic.pcapng`.
 //!
 //! *Invariant*: nothing gets out. The crate opens one Unix socket to listen on, and no socket of any host network, ever:
 //! no packet of the guest reaches a host, a container or the Internet through it.
 //!
-//! *Invariant*: nothing is answered that was not recorded and reported first. A frame is in the capture before it is
-//! looked at, an event is with the [`Outlet`] (and the frame it names is in the file) before the answer is sent. If the
+//! *Invariant*: nothing is answered that was not recorded and reported first. A frame is in the capture before anything is said
+//! of it, an event is with the [`Outlet`] (and the frame it names is in the file) before the answer is sent. If the
 //! capture fails (disk full, or [`CAPTURE_LIMIT`] reached) the network goes silent: it reads and forgets, says so once
 //! with `vm.gap`, and the summary carries the fault. A network without evidence would be worse than none.
 //!
 //! The addresses are those of [`lan`]; what is answered and how, that of `peer`.
 //!
-//! Limits: one guest; IPv4 only (IPv6, VLANs, fragments and packets with wrong checksums are recorded and dropped); no
-//! host behind the gateway serves anything yet.
+//! Limits: one guest; IPv4 only (IPv6, VLANs, fragments and packets with wrong checksums are recorded and dropped).
 
 #![forbid(unsafe_code)]
 
+mod authority;
 mod capture;
+mod content;
 mod datagrams;
 mod dhcp;
 mod dns;
 mod emit;
 mod flow;
+#[doc(hidden)]
+pub mod fuzzing;
+mod gate;
 pub mod lan;
 mod peer;
 mod server;
@@ -35,6 +39,7 @@ mod stack;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod transport;
 mod world;
 
 use std::io;
@@ -43,9 +48,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use authority::Authority;
 use lava_event::Outlet;
+use world::World;
 
+pub use authority::AuthorityError;
 pub use capture::CAPTURE_LIMIT;
+pub use content::{Content, ContentError};
+pub use gate::Waits;
 pub use stream::MAX_FRAME;
 
 /// Where the network meets the micro-VM and the evidence.
@@ -60,6 +70,10 @@ pub struct NetConfig {
     pub mac_of_guest: Option<[u8; 6]>,
     /// What the guest is answered.
     pub mode: Mode,
+    /// What the simulated web has; for all else something is made up.
+    pub content: Content,
+    /// What waits for the policy ([`Outlet::ask`]), and can so be refused, or diverted to the simulated network in either mode.
+    pub waits: Waits,
 }
 
 /// What the guest is answered.
@@ -103,6 +117,9 @@ pub enum NetError {
         /// Why.
         source: io::Error,
     },
+    /// There is nobody to sign for TLS.
+    #[error("the simulated network has no authority for TLS: {0}")]
+    Authority(#[from] AuthorityError),
     /// No thread, or no descriptor to stop it with.
     #[error("cannot start the network's thread: {0}")]
     Thread(io::Error),
@@ -115,6 +132,7 @@ pub struct NetServer {
     /// Closing it ends the thread.
     wake: Option<UnixStream>,
     socket: PathBuf,
+    certificate: Option<String>,
 }
 
 impl NetServer {
@@ -125,15 +143,28 @@ impl NetServer {
     pub fn start(config: NetConfig, outlet: Arc<dyn Outlet>) -> Result<Self, NetError> {
         let (wake, woken) = UnixStream::pair().map_err(NetError::Thread)?;
         let socket = config.socket.clone();
-        let server = server::Server::new(config, outlet, woken)?;
+        let world = match config.mode {
+            Mode::Refuse if !config.waits.any() => None,
+            mode => {
+                Some(World { sinkhole: mode == Mode::Refuse, ..World::new(config.content.clone(), Authority::new()?) })
+            }
+        };
+        let certificate = world.as_ref().and_then(|world| world.authority.as_ref()).map(|own| own.pem().to_owned());
+        let server = server::Server::new(config, world, outlet, woken)?;
         let thread = std::thread::Builder::new().name("lava-net".into()).spawn(move || server.run());
         match thread {
-            Ok(thread) => Ok(Self { thread: Some(thread), wake: Some(wake), socket }),
+            Ok(thread) => Ok(Self { thread: Some(thread), wake: Some(wake), socket, certificate }),
             Err(error) => {
                 let _ = std::fs::remove_file(&socket);
                 Err(NetError::Thread(error))
             }
         }
+    }
+
+    /// The certificate of the authority that signs for every host of a simulated network, PEM: the guest is to trust it.
+    #[must_use]
+    pub fn certificate(&self) -> Option<&str> {
+        self.certificate.as_deref()
     }
 
     /// Ends the connection, completes the capture and removes the socket. Waits for an event that the [`Outlet`] is

@@ -15,9 +15,10 @@ use lava_event::{Action, Event, GapCause, Kind, Outlet, Produced, Source};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::capture::{Capture, Direction};
+use crate::gate::{Gate, Outcomes, Waits};
 use crate::peer::{Handled, Peer};
 use crate::stream::{Deframer, Read};
-use crate::world::{At, Told};
+use crate::world::{At, Told, World};
 use crate::{NetConfig, NetError, NetSummary};
 
 /// How old a recorded frame may be before it is in the file.
@@ -47,19 +48,69 @@ struct Recorder {
     flushed: Instant,
     /// When time alone last did something.
     ticked: Duration,
+    waits: Waits,
+    /// What the policy answered, and what becomes of it, until the guest's answers are recorded.
+    unsettled: Vec<(Event, Action, &'static str)>,
+}
+
+/// The gate for one frame, or for the passing of time.
+struct Desk<'a> {
+    recorder: &'a mut Recorder,
+    /// The frame, and when it came, until it is recorded.
+    frame: Option<(&'a [u8], Duration)>,
+}
+
+impl Desk<'_> {
+    /// Records the frame, if it is not yet; false if there is no capture any more.
+    fn record(&mut self) -> bool {
+        let Some((frame, now)) = self.frame.take() else { return self.recorder.fault.is_none() };
+        let length = u32::try_from(frame.len()).unwrap_or(u32::MAX);
+        self.recorder.record(frame, length, Direction::Inbound, now).is_some()
+    }
+}
+
+impl Gate for Desk<'_> {
+    fn waits(&self) -> Waits {
+        self.recorder.waits
+    }
+
+    fn ask(&mut self, kind: Kind, outcomes: Outcomes) -> Action {
+        if !self.record() {
+            return Action::Deny;
+        }
+        self.recorder.flush(); // The frame an event names is in the file before the event leaves.
+        let outlet = &self.recorder.outlet;
+        let event = Event::new(outlet.now_ns(), Source::Net, kind);
+        let action = outlet.ask(event.clone().into());
+        self.recorder.unsettled.push((event, action, outcomes.of(action)));
+        action
+    }
 }
 
 impl Server {
-    pub fn new(config: NetConfig, outlet: Arc<dyn Outlet>, stop: UnixStream) -> Result<Self, NetError> {
-        let NetConfig { socket, capture: path, mac_of_guest, mode } = config;
+    pub fn new(
+        config: NetConfig,
+        world: Option<World>,
+        outlet: Arc<dyn Outlet>,
+        stop: UnixStream,
+    ) -> Result<Self, NetError> {
+        let NetConfig { socket, capture: path, mac_of_guest, waits, .. } = config;
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let start = u64::try_from(unix.as_nanos()).unwrap_or(0).saturating_sub(outlet.now_ns());
         let capture = Capture::create(&path, start).map_err(|source| NetError::Capture { path, source })?;
         let listener = UnixListener::bind(&socket)
             .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
             .map_err(|source| NetError::Socket { path: socket, source })?;
-        let recorder = Recorder { capture, outlet, fault: None, flushed: Instant::now(), ticked: Duration::ZERO };
-        Ok(Self { listener, stop, peer: Peer::new(mac_of_guest, mode, seed()), recorder })
+        let recorder = Recorder {
+            capture,
+            outlet,
+            fault: None,
+            flushed: Instant::now(),
+            ticked: Duration::ZERO,
+            waits,
+            unsettled: Vec::new(),
+        };
+        Ok(Self { listener, stop, peer: Peer::new(mac_of_guest, world, seed()), recorder })
     }
 
     pub fn run(mut self) -> NetSummary {
@@ -117,7 +168,7 @@ impl Server {
                     Read::More => break,
                     Read::Frame(frame) => self.recorder.inbound(&mut self.peer, frame),
                     Read::Broken { claimed, head } => {
-                        self.recorder.record(head, claimed, Direction::Inbound);
+                        self.recorder.record(head, claimed, Direction::Inbound, self.recorder.now());
                         return Ok(Woken::Ready);
                     }
                 };
@@ -138,7 +189,7 @@ impl Server {
         if self.peer.deadline(now).is_none_or(|due| due > Duration::ZERO) && !self.recorder.late(now) {
             return Ok(Woken::Ready);
         }
-        let handled = self.peer.tick(now);
+        let handled = self.peer.tick(now, &mut Desk { recorder: &mut self.recorder, frame: None });
         let answers = self.recorder.report(handled);
         self.send_all(stream, &answers)
     }
@@ -155,7 +206,7 @@ impl Server {
     /// Records the frame that the connection's end tore.
     fn torn(&mut self, deframer: &Deframer) {
         if let Some((claimed, head)) = deframer.remainder() {
-            self.recorder.record(head, claimed, Direction::Inbound);
+            self.recorder.record(head, claimed, Direction::Inbound, self.recorder.now());
         }
     }
 
@@ -195,18 +246,26 @@ impl Recorder {
 
     /// Records and reports a frame of the guest, and returns the answers, recorded too.
     fn inbound(&mut self, peer: &mut Peer, frame: &[u8]) -> Vec<Vec<u8>> {
-        let length = u32::try_from(frame.len()).unwrap_or(u32::MAX);
-        let Some(number) = self.record(frame, length, Direction::Inbound) else { return Vec::new() };
-        let handled = peer.handle(frame, At { now: self.now(), frame: number });
-        self.report(handled)
+        if self.fault.is_some() {
+            return Vec::new();
+        }
+        let at = At { now: self.now(), frame: self.capture.counts().0 + 1 };
+        let mut desk = Desk { recorder: self, frame: Some((frame, at.now)) };
+        let mut handled = peer.handle(frame, at, &mut desk);
+        // Keys that a frame brings (TLS 1.2) open the frame itself, and readers want them first.
+        desk.recorder.secrets(&std::mem::take(&mut handled.secrets));
+        match desk.record() {
+            true => self.report(handled),
+            false => self.settled(Vec::new()),
+        }
     }
 
     /// Puts a frame into the capture; `None` if there is none any more.
-    fn record(&mut self, frame: &[u8], length: u32, way: Direction) -> Option<u64> {
+    fn record(&mut self, frame: &[u8], length: u32, way: Direction, now: Duration) -> Option<u64> {
         if self.fault.is_some() {
             return None;
         }
-        let recorded = self.capture.record(frame, length, way, self.outlet.now_ns());
+        let recorded = self.capture.record(frame, length, way, u64::try_from(now.as_nanos()).unwrap_or(u64::MAX));
         let number = recorded.map_err(|error| self.fail(&error)).ok();
         if self.flushed.elapsed() >= FLUSH_EVERY {
             self.flush();
@@ -214,31 +273,49 @@ impl Recorder {
         number.filter(|_| self.fault.is_none())
     }
 
-    /// Sends the events, and lets the answers through if all of them were admitted; they are recorded.
+    /// Puts keys into the capture.
+    fn secrets(&mut self, lines: &str) {
+        if !lines.is_empty() && self.fault.is_none() {
+            self.capture.secrets(lines).unwrap_or_else(|error| self.fail(&error));
+        }
+    }
+
+    /// Sends the events, and lets the answers through if all of them were sent; they are recorded.
     fn report(&mut self, handled: Handled) -> Vec<Vec<u8>> {
-        let Handled { told, mut answers } = handled;
+        let Handled { told, secrets, mut answers } = handled;
+        self.secrets(&secrets);
         if !self.tell(told) {
-            return Vec::new();
+            answers.clear();
         }
         answers.retain(|answer| {
             let length = u32::try_from(answer.len()).unwrap_or(u32::MAX);
-            self.record(answer, length, Direction::Outbound).is_some()
+            self.record(answer, length, Direction::Outbound, self.now()).is_some()
         });
+        self.settled(answers)
+    }
+
+    /// Says what became of what the policy was asked, now that the answers are recorded.
+    fn settled(&mut self, answers: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+        for (event, action, outcome) in self.unsettled.drain(..) {
+            let outcome =
+                if self.fault.is_none() { outcome } else { "nothing: the network was silent, its capture had ended" };
+            self.outlet.settle(&event, action, outcome);
+        }
         answers
     }
 
-    /// Sends events; true if all were admitted.
+    /// Sends events; true if all were sent.
     fn tell(&mut self, told: Vec<Told>) -> bool {
         if !told.is_empty() {
             self.flush(); // The frame an event names is in the file before the event leaves.
         }
-        told.into_iter().all(|told| self.fault.is_none() && self.admit(told) == Action::Allow)
-    }
-
-    /// The one place where a flow or a lease can be made to wait for the policy ([`Outlet::ask`]). Today all pass.
-    fn admit(&self, told: Told) -> Action {
-        self.emit(told);
-        Action::Allow
+        told.into_iter().all(|told| {
+            let records = self.fault.is_none();
+            if records {
+                self.emit(told);
+            }
+            records
+        })
     }
 
     fn emit(&self, (kind, artifacts): Told) {

@@ -19,7 +19,7 @@ use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, IpListenEndpoint};
 
 use crate::lan;
 use crate::service::Service;
-use crate::world::{At, Context, Ends, Told, World};
+use crate::world::{At, Context, Ends, Report, World};
 
 /// Connections at a time.
 pub const MOST: usize = 256;
@@ -89,22 +89,30 @@ impl Stack {
     }
 
     /// Takes a sound IPv4 packet with a TCP segment. `opens`: it is a SYN, and is accepted if it begins a connection.
-    pub fn packet(&mut self, packet: &[u8], ends: Ends, opens: bool, at: At, world: &mut World, told: &mut Vec<Told>) {
+    pub fn packet(
+        &mut self,
+        packet: &[u8],
+        ends: Ends,
+        opens: bool,
+        at: At,
+        world: &mut World,
+        report: &mut Report<'_>,
+    ) {
         if opens && !self.knows(&ends) {
-            self.accept(ends, at, world, told);
+            self.accept(ends, at, world, report);
         }
         self.device.inbound.push_back(packet.to_vec());
         self.poll(at.now);
-        self.serve(ends, at, world, told);
+        self.serve(ends, at, world, report);
         self.poll(at.now);
     }
 
-    fn accept(&mut self, ends: Ends, at: At, world: &mut World, told: &mut Vec<Told>) {
+    fn accept(&mut self, ends: Ends, at: At, world: &mut World, report: &mut Report<'_>) {
         if self.connections.len() >= MOST
             && let Some(victim) = self.least_missed()
         {
             self.abort(victim);
-            self.finish(victim, "evicted", at, world, told);
+            self.finish(victim, "evicted", at, world, report);
         }
         let IpAddress::Ipv4(address) = IpAddress::from(ends.destination.address) else { return };
         let (inbound, outbound) = (SocketBuffer::new(vec![0; BUFFER]), SocketBuffer::new(vec![0; BUFFER]));
@@ -144,7 +152,7 @@ impl Stack {
     }
 
     /// Lets what has no frame of its own happen: retransmissions, limits of time.
-    pub fn tick(&mut self, now: Duration, world: &mut World, told: &mut Vec<Told>) {
+    pub fn tick(&mut self, now: Duration, world: &mut World, report: &mut Report<'_>) {
         self.poll(now);
         let all: Vec<Ends> = self.connections.keys().copied().collect();
         for ends in all {
@@ -154,7 +162,7 @@ impl Stack {
             let closing = connection.closed.is_some_and(|since| now.saturating_sub(since) > CLOSING);
             if closing || (!connection.established && silent > HALF_OPEN) {
                 self.abort(ends);
-                self.finish(ends, "reset", at, world, told);
+                self.finish(ends, "reset", at, world, report);
                 continue;
             }
             if silent > IDLE
@@ -164,7 +172,7 @@ impl Stack {
                 connection.closed = Some(now);
                 self.sockets.get_mut::<Socket>(connection.socket).close();
             }
-            self.serve(ends, at, world, told);
+            self.serve(ends, at, world, report);
         }
         self.poll(now);
     }
@@ -189,10 +197,10 @@ impl Stack {
     }
 
     /// Ends all that is left: nothing is sent any more.
-    pub fn end(&mut self, now: Duration, world: &mut World, told: &mut Vec<Told>) {
+    pub fn end(&mut self, now: Duration, world: &mut World, report: &mut Report<'_>) {
         while let Some((&ends, connection)) = self.connections.first_key_value() {
             let at = At { now, frame: connection.opened.frame };
-            self.finish(ends, "session", at, world, told);
+            self.finish(ends, "session", at, world, report);
         }
     }
 
@@ -201,14 +209,14 @@ impl Stack {
     }
 
     /// Moves bytes between a connection's socket and its service until neither has more, and notices its end.
-    fn serve(&mut self, ends: Ends, at: At, world: &mut World, told: &mut Vec<Told>) {
+    fn serve(&mut self, ends: Ends, at: At, world: &mut World, report: &mut Report<'_>) {
         let Some(connection) = self.connections.get_mut(&ends) else { return };
         let socket = self.sockets.get_mut::<Socket>(connection.socket);
-        let mut context = Context { at, world, told };
+        let mut context = Context { at, world, report };
         let state = socket.state();
         if !connection.established && !matches!(state, State::Listen | State::SynReceived | State::Closed) {
             connection.established = true;
-            connection.service.opened();
+            connection.service.opened(&mut context);
         }
         let reset = matches!(state, State::Listen | State::Closed) && connection.closed.is_none();
         if connection.established {
@@ -221,19 +229,19 @@ impl Stack {
             _ => None,
         };
         if let Some(ended) = ended {
-            self.finish(ends, ended, at, world, told);
+            self.finish(ends, ended, at, world, report);
         }
     }
 
     /// Forgets a connection and tells what it was.
-    fn finish(&mut self, ends: Ends, ended: &str, at: At, world: &mut World, told: &mut Vec<Told>) {
+    fn finish(&mut self, ends: Ends, ended: &str, at: At, world: &mut World, report: &mut Report<'_>) {
         let Some(connection) = self.connections.remove(&ends) else { return };
         self.sockets.remove(connection.socket);
         if !connection.established {
             return; // `net.flow` told of it already.
         }
         let idle = ended == "network" && at.now.saturating_sub(connection.active) > IDLE;
-        let mut context = Context { at, world, told };
+        let mut context = Context { at, world, report };
         let record = connection.service.end(&mut context);
         let kind = Kind::NetStream {
             protocol: Protocol::Tcp,
@@ -253,7 +261,7 @@ impl Stack {
 }
 
 impl Connection {
-    fn exchange(&mut self, socket: &mut Socket<'_>, context: &mut Context<'_>) {
+    fn exchange(&mut self, socket: &mut Socket<'_>, context: &mut Context<'_, '_>) {
         let now = context.at.now;
         let (moved, counted) = (self.bytes, |bytes: &Vec<u8>| bytes.len() as u64);
         loop {

@@ -1,7 +1,9 @@
 //! Frames in, frames out; and the whole server over its socket, judged by Wireshark's tools.
 
+mod gate;
 mod guest;
 mod hostile;
+mod talks;
 mod wire;
 
 use std::net::Ipv4Addr;
@@ -19,10 +21,11 @@ use crate::Mode;
 use crate::capture::{Capture, Direction, Sink};
 use crate::emit::{self, Route};
 use crate::flow::{CAPACITY, Flows, Step};
+use crate::gate::Open;
 use crate::lan::{self, GATEWAY, GUEST};
 use crate::peer::{Handled, Peer};
 use crate::stream::{Deframer, MAX_FRAME, Read};
-use crate::world::At;
+use crate::world::{At, World};
 
 const MAC: EthernetAddress = EthernetAddress([0x52, 0x54, 0, 1, 2, 3]);
 const WORLD: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
@@ -123,7 +126,7 @@ fn query() -> Vec<u8> {
 }
 
 fn peer(mode: Mode) -> Peer {
-    Peer::new(None, mode, 0)
+    Peer::new(None, (mode == Mode::Simulated).then(World::default), 0)
 }
 
 /// What came of a frame: the flow and what it got, all that was told, the answer.
@@ -134,7 +137,7 @@ struct Came {
 }
 
 fn give(peer: &mut Peer, frame: &[u8]) -> Came {
-    let Handled { told, mut answers } = peer.handle(frame, At::default());
+    let Handled { told, mut answers, .. } = peer.handle(frame, At::default(), &mut Open);
     let told: Vec<Kind> = told.into_iter().map(|(kind, _)| kind).collect();
     assert!(answers.len() < 2);
     let flow = told.iter().find_map(|kind| match kind {
@@ -161,7 +164,7 @@ fn arp_is_answered_for_everybody_but_the_guest() {
     }
     assert!(give(&mut peer, &arp(WORLD)).answer.is_none());
     assert!(
-        give(&mut Peer::new(Some([2, 0, 0, 0, 0, 9]), Mode::Refuse, 0), &arp(GATEWAY)).answer.is_none(),
+        give(&mut Peer::new(Some([2, 0, 0, 0, 0, 9]), None, 0), &arp(GATEWAY)).answer.is_none(),
         "another MAC address"
     );
 }
@@ -307,7 +310,7 @@ fn a_flow_is_reported_once_and_again_when_it_is_reopened() {
     let mut flows = Flows::default();
     for port in 0..=u16::MAX {
         let end = lava_event::NetEndpoint { address: WORLD.into(), port };
-        assert!(flows.see((Protocol::Tcp, end, end), Step::default()));
+        assert!(flows.see((Protocol::Tcp, end, end), Step::default(), None));
     }
     assert_eq!(flows.sizes(), (CAPACITY, CAPACITY));
 }

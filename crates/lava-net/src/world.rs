@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use lava_event::{Artifact, Kind, NetEndpoint};
+use lava_event::{Action, Artifact, Kind, NetEndpoint};
 
+use crate::authority::Authority;
+use crate::content::Content;
 use crate::dns;
+use crate::gate::{Gate, Outcomes, Waits};
 
 /// Bytes that a session keeps of what its guest said and was told, beside the capture: 128 MiB. They are in memory only until
 /// their conversation has ended.
@@ -20,8 +23,16 @@ pub type Told = (Kind, Vec<Artifact>);
 pub struct World {
     /// Who has which address.
     pub names: dns::Names,
+    /// What the web has.
+    pub content: Content,
+    /// Who signs for TLS; nobody: TLS fails.
+    pub authority: Option<Authority>,
+    /// Keys of TLS that are not in the capture yet, in Wireshark's format.
+    pub secrets: String,
     /// How much may still be kept.
     pub budget: Budget,
+    /// Only what the policy diverts comes here, all else is refused.
+    pub sinkhole: bool,
 }
 
 /// The two ends of a conversation.
@@ -43,16 +54,46 @@ pub struct At {
 }
 
 /// What a service is given with each step.
-pub struct Context<'a> {
+pub struct Context<'a, 'g> {
     pub at: At,
     pub world: &'a mut World,
-    pub told: &'a mut Vec<Told>,
+    pub report: &'a mut Report<'g>,
 }
 
-impl Context<'_> {
+/// Who is told what happens, and asked before it does.
+pub struct Report<'g> {
+    /// What is to be told, in this order.
+    pub told: Vec<Told>,
+    gate: &'g mut dyn Gate,
+}
+
+impl<'g> Report<'g> {
+    pub fn new(gate: &'g mut dyn Gate) -> Self {
+        Self { told: Vec::new(), gate }
+    }
+
+    /// What waits for the policy.
+    pub fn waits(&self) -> Waits {
+        self.gate.waits()
+    }
+
+    /// Waits for the policy.
+    pub fn ask(&mut self, kind: Kind, outcomes: Outcomes) -> Action {
+        self.gate.ask(kind, outcomes)
+    }
+}
+
+impl World {
+    /// A web with this content, and TLS signed by this authority.
+    pub fn new(content: Content, authority: Authority) -> Self {
+        Self { content, authority: Some(authority), ..Self::default() }
+    }
+}
+
+impl Context<'_, '_> {
     /// Tells an event with its artifacts.
     pub fn tell(&mut self, kind: Kind, artifacts: impl IntoIterator<Item = Artifact>) {
-        self.told.push((kind, artifacts.into_iter().collect()));
+        self.report.told.push((kind, artifacts.into_iter().collect()));
     }
 }
 

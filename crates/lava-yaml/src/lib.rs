@@ -218,7 +218,7 @@ pub fn documents(text: &str, limits: &Limits) -> Result<Vec<Node>, Failure> {
         })?;
         let (span, line) = (bytes.span(place), place.start.line());
         let mut problem = refused(&event, limits, open.len(), documents);
-        nodes += 1;
+        nodes += usize::from(matches!(event, Event::Scalar(..) | Event::SequenceStart(..) | Event::MappingStart(..)));
         if nodes > limits.nodes {
             problem = Some(("more values than are read of one file", true));
         }
@@ -290,7 +290,7 @@ mod tests {
             ("a: !!int 1", LIMITS, "line 1: tags are not read"),
             ("a: 1\n---\nb: 2", LIMITS, "line 2: the file holds one document"),
             ("[[[[[]]]]]", LIMITS, "line 1: nested too deeply"),
-            (&*"- 1\n".repeat(100), LIMITS, "line 97: more values than are read of one file"),
+            (&*"- 1\n".repeat(100), LIMITS, "line 100: more values than are read of one file"),
         ] {
             assert_eq!(documents(text, &limits).unwrap_err().to_string(), expect, "{text}");
         }

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::builder::PossibleValuesParser;
 use lava_control::Command;
 use lava_event::Action;
+use lava_evidence::Session;
 
 use crate::show;
 
@@ -18,7 +19,8 @@ pub struct Ctl {
     /// A session's folder, its id, or `latest`.
     session: String,
     /// pause and resume: the guest and the task's clock; stop: end in order; discard: end at once, the evidence is closed as
-    /// usual; registers: of every vCPU; status: running or paused; questions: what waits for an answer; decide SEQ ACTION: answer it.
+    /// usual; registers: of every vCPU; screen: keep its picture; dump: keep the guest's memory as
+    /// memory-N.elf in the session's folder; status: running or paused; questions: what waits for an answer; decide SEQ ACTION: answer it.
     #[arg(value_parser = words())]
     command: String,
     /// decide: the event that waits.
@@ -50,10 +52,7 @@ impl Ctl {
             _ => bail!("only `{DECIDE}` has an event and an action"),
         };
         let session = show::find(&self.session, self.out.as_deref())?;
-        let id = &session.manifest().session;
-        let answer = lava_control::ask(&lava_control::runtime(id), command)
-            .with_context(|| format!("session {id} does not answer: only one that runs can be asked"))?;
-        let text = answer.map_err(|why| anyhow!("session {id}: {why}"))?;
+        let text = send(&session, command)??;
         if command == Command::Questions {
             return questions(&text, session.dir());
         }
@@ -79,4 +78,12 @@ fn questions(list: &str, dir: &Path) -> Result<()> {
         println!("        if nobody answers until second {until:.1}: {}", question.otherwise);
     }
     Ok(())
+}
+
+/// Asks. The outer error is that nobody answers, the inner one the session's refusal.
+pub fn send(session: &Session, command: Command) -> Result<Result<String>> {
+    let id = &session.manifest().session;
+    let answer = lava_control::ask(&lava_control::runtime(id), command)
+        .with_context(|| format!("session {id} does not answer: only one that runs can be asked"))?;
+    Ok(answer.map_err(|why| anyhow!("session {id}: {why}")))
 }

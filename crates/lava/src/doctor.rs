@@ -3,10 +3,9 @@
 use std::path::Path;
 
 use anyhow::Result;
-use lava_image::Recipe;
 use lava_microvisor::machine::Swept;
 
-use crate::{CLEAN, FAILED, places};
+use crate::{CLEAN, FAILED, image, places};
 
 /// Memory a micro-VM takes with the shipped profiles, MiB.
 const MEMORY_MIB: u64 = 1024;
@@ -56,11 +55,7 @@ fn qemu() -> Result<String> {
 }
 
 fn image() -> Result<String> {
-    let recipe = Recipe::load(&places::recipe()?)?;
-    match places::images()?.find(&recipe) {
-        Some(image) => Ok(image.dir.display().to_string()),
-        None => anyhow::bail!("not built yet: run `cargo xtask image`"),
-    }
+    Ok(image::find(places::ORDINARY)?.1.dir.display().to_string())
 }
 
 fn sessions() -> Result<String> {

@@ -1,20 +1,18 @@
 //! `lava export`: a session in a format that other tools read.
 
-use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use lava_export::{Exported, Format, Scope};
+use lava_export::{Format, Scope};
 
-use crate::show;
+use crate::{output, show};
 
 /// Options of `lava export`.
 #[derive(clap::Args)]
 pub struct Export {
-    /// A session's folder, its id, or `latest`.
+    /// A session's folder, its id, its bundle, or `latest`.
     session: String,
     /// The format.
     #[arg(long, value_parser = format())]
@@ -42,15 +40,7 @@ impl Export {
         let session = show::find(&self.session, self.sessions.as_deref())?;
         let scope = if self.all { Scope::All } else { Scope::Task };
         let write = |out: &mut dyn Write| Ok(lava_export::export(&session, self.format, scope, out)?);
-        let exported = match &self.out {
-            Some(path) => whole(path, write)?,
-            None => {
-                let mut out = BufWriter::new(std::io::stdout().lock());
-                let exported = write(&mut out)?;
-                out.flush()?;
-                exported
-            }
-        };
+        let exported = output::write(self.out.as_deref(), write)?;
         if exported.left_out > 0 {
             eprintln!("lava: {} mentions of things did not fit and are only in the event log", exported.left_out);
         }
@@ -59,23 +49,4 @@ impl Export {
         }
         Ok(())
     }
-}
-
-/// Writes beside the file, then gives it its name. For its owner only: it tells of malware, and of a host.
-fn whole(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<Exported>) -> Result<Exported> {
-    let mut part = path.as_os_str().to_owned();
-    part.push(".part");
-    let part = PathBuf::from(part);
-    let made: std::io::Result<File> =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part);
-    let mut out = BufWriter::new(made.with_context(|| format!("cannot create {}", part.display()))?);
-    let written = write(&mut out).and_then(|exported| {
-        out.flush()?;
-        std::fs::rename(&part, path).with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(exported)
-    });
-    if written.is_err() {
-        let _ = std::fs::remove_file(&part); // The error is told; that half a file stays changes nothing.
-    }
-    written
 }

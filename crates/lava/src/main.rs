@@ -1,17 +1,23 @@
 //! The `lava` command, and the only place that wires the stages of the pipeline together.
 #![forbid(unsafe_code)]
 
+mod bundle;
 mod ctl;
 mod doctor;
 mod export;
+mod image;
+mod output;
+mod pack;
 mod places;
 mod policy;
 mod prepare;
 mod replay;
 mod rules;
 mod run;
+mod screen;
 mod serve;
 mod show;
+mod symbols;
 mod template;
 mod terminal;
 mod trace;
@@ -37,7 +43,7 @@ enum Command {
     Run(run::Run),
     /// Show a session: verdict, kill chain, trace, decisions.
     Show {
-        /// A session's folder, its id, or `latest`.
+        /// A session's folder, its id, its bundle, or `latest`.
         session: String,
         /// Instead, the events that carry the processor's registers: these, and how the program came there.
         #[arg(long)]
@@ -48,7 +54,7 @@ enum Command {
     },
     /// Print a session's events.
     Events {
-        /// A session's folder, its id, or `latest`.
+        /// A session's folder, its id, its bundle, or `latest`.
         session: String,
         /// Only events of this kind, or of this group: `process.exec`, `file`.
         #[arg(long, value_name = "KIND")]
@@ -66,24 +72,32 @@ enum Command {
     Trace(trace::Options),
     /// Write a session in a format that other tools read: docs/exports.md tells what is in each.
     Export(export::Export),
-    /// Hold a session against its hash chain and its manifest.
+    /// Write a remediation pack: rules, block lists, queries and steps from what the findings rest on.
+    Pack(pack::Pack),
+    /// Put a session into one signed file: docs/bundle.md.
+    Bundle(bundle::Bundle),
+    /// Hold a session, or a bundle, against its hashes, its chain and its signature.
     ///
-    /// Exit code: 0 every byte is as it was written, 1 not.
-    Verify {
-        /// A session's folder, its id, or `latest`.
-        session: String,
-        /// Folder of sessions, if not the usual one.
-        #[arg(long, value_name = "DIR")]
-        out: Option<PathBuf>,
-    },
+    /// Exit code: 0 every byte is as it was written (a bundle: and signed with the given key, or your own), 1 not, 4 a bundle that is as it
+    /// was signed, but with a key that is not known here.
+    Verify(bundle::Verify),
+    /// Print the public key that signs your bundles; it is made if there is none.
+    Key,
     /// Check a policy, or try it on recorded sessions.
     #[command(subcommand)]
     Policy(policy::Command),
+    /// Build, list, show and remove guest images: the disks that micro-VMs boot from.
+    #[command(subcommand)]
+    Image(image::Command),
     /// Make, list, show and remove templates: guests that have booted, from which micro-VMs are cloned.
     #[command(subcommand)]
     Template(template::Command),
     /// Pause, resume, stop or discard a session that runs at another terminal, read its registers, answer what waits.
     Ctl(ctl::Ctl),
+    /// Write the picture on a session's screen to a file: now if it runs, else as it was last seen.
+    Screen(screen::Screen),
+    /// Write a guest kernel's symbols, or with --isf its symbols and types for Volatility 3.
+    Symbols(symbols::Options),
     /// Say which Sigma rules can be used, and why the others can't.
     #[command(subcommand)]
     Rules(rules::Command),
@@ -114,6 +128,8 @@ const CLEAN: u8 = 0;
 const FAILED: u8 = 1;
 /// A threat was found.
 const THREAT: u8 = 3;
+/// Signed by somebody, but by whom is not known.
+const UNKNOWN_KEY: u8 = 4;
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
@@ -132,10 +148,14 @@ fn main() -> ExitCode {
         Command::Replay(replay) => replay.run().map(|()| CLEAN),
         Command::Trace(options) => options.run().map(|()| CLEAN),
         Command::Export(export) => export.run().map(|()| CLEAN),
-        Command::Verify { session, out } => {
-            show::verify(&session, out.as_deref()).map(|intact| if intact { CLEAN } else { FAILED })
-        }
+        Command::Pack(pack) => pack.run().map(|()| CLEAN),
+        Command::Bundle(bundle) => bundle.run().map(|()| CLEAN),
+        Command::Verify(verify) => verify.run(),
+        Command::Key => bundle::key().map(|()| CLEAN),
         Command::Policy(command) => policy::command(&command),
+        Command::Screen(screen) => screen.run().map(|()| CLEAN),
+        Command::Symbols(options) => options.run().map(|()| CLEAN),
+        Command::Image(command) => image::command(&command).map(|()| CLEAN),
         Command::Template(command) => template::command(&command).map(|()| CLEAN),
         Command::Ctl(ctl) => ctl.run().map(|()| CLEAN),
         Command::Rules(command) => rules::command(&command),

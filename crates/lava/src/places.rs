@@ -7,8 +7,10 @@ use lava_evidence::{Manifest, State};
 use lava_image::ImageStore;
 use lava_microvisor::machine::{Swept, is_running};
 
-/// The recipe of the guest image, below the share folder.
-const RECIPE: &str = "images/debian-bookworm.toml";
+/// The ordinary guest image: every host has it, the others extend it.
+pub const ORDINARY: &str = "debian-bookworm";
+/// Recipes of images, below the share folder.
+const RECIPES: &str = "images";
 /// The tap's file name.
 const TAP: &str = "liblava_tap.so";
 
@@ -20,15 +22,17 @@ pub fn share() -> Result<PathBuf> {
     }
     let starts = [std::env::current_exe().ok(), std::env::current_dir().ok()];
     let above = starts.iter().flatten().flat_map(|start| start.ancestors());
-    let found =
-        above.map(Path::to_path_buf).chain([PathBuf::from("/usr/share/lava")]).find(|f| f.join(RECIPE).is_file());
+    let found = above
+        .map(Path::to_path_buf)
+        .chain([PathBuf::from("/usr/share/lava")])
+        .find(|f| f.join(RECIPES).join(format!("{ORDINARY}.toml")).is_file());
     found
         .context("LAVA's own files (images/, rules/) are not to be found: set LAVA_SHARE to the folder that holds them")
 }
 
-/// The recipe of the guest image.
-pub fn recipe() -> Result<PathBuf> {
-    Ok(share()?.join(RECIPE))
+/// The folder of the images' recipes.
+pub fn recipes() -> Result<PathBuf> {
+    Ok(share()?.join(RECIPES))
 }
 
 /// The tap: `$LAVA_TAP`, or beside the program.
@@ -71,12 +75,24 @@ pub fn host() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
 }
 
+/// The user's own key that signs bundles: `lava/evidence.key` among the user's configuration.
+pub fn key() -> Result<PathBuf> {
+    absolute("XDG_CONFIG_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".config")))
+        .map(|config| config.join("lava/evidence.key"))
+        .context("neither XDG_CONFIG_HOME nor HOME is set: give a key with --key")
+}
+
+/// An absolute path in the environment; others are ignored, as the XDG specification wants.
+fn absolute(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
 /// The folder of sessions: the given one, `$LAVA_SESSIONS`, or `lava/sessions` among the user's data.
 pub fn sessions(given: Option<&Path>) -> Result<PathBuf> {
     if let Some(folder) = given {
         return Ok(folder.to_path_buf());
     }
-    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     absolute("LAVA_SESSIONS")
         .or_else(|| absolute("XDG_DATA_HOME").map(|data| data.join("lava/sessions")))
         .or_else(|| absolute("HOME").map(|home| home.join(".local/share/lava/sessions")))

@@ -8,15 +8,18 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use lava_event::Sha256;
 use lava_guest::kernel::Kernel;
-use lava_image::{Image, Recipe};
+use lava_image::Image;
 use lava_microvisor::{Profile, Profiles};
 use lava_policy::Policy;
 use tempfile::NamedTempFile;
 
-use crate::places;
+use crate::{image, places};
 
 /// Largest task, bytes: it is held in memory and copied into the guest.
 pub const MAX_TASK: u64 = 256 << 20;
+
+/// Longest address, bytes.
+const MAX_ADDRESS: usize = 4096;
 
 /// The untrusted thing.
 pub struct TaskFile {
@@ -25,8 +28,12 @@ pub struct TaskFile {
     pub sha256: Sha256,
 }
 
-/// Reads the task.
+/// Reads the task: a file, or the page that leads to an address.
 pub fn task(path: &Path) -> Result<TaskFile> {
+    if let Some(address) = path.to_str().filter(|text| text.starts_with("http://") || text.starts_with("https://")) {
+        let content = page(address)?.into_bytes();
+        return Ok(TaskFile { name: address.to_owned(), sha256: Sha256::of(&content), content });
+    }
     let shown = path.display();
     let facts = fs::metadata(path).with_context(|| format!("the task {shown}"))?;
     if !facts.is_file() {
@@ -42,6 +49,18 @@ pub fn task(path: &Path) -> Result<TaskFile> {
     let content = fs::read(path).with_context(|| format!("the task {shown}"))?;
     let name = path.file_name().map_or("task".into(), |name| name.to_string_lossy().into_owned());
     Ok(TaskFile { name, sha256: Sha256::of(&content), content })
+}
+
+/// A page that leads the browser on to an address: so an address has a file, as every task has.
+fn page(address: &str) -> Result<String> {
+    let plain = |c: char| c.is_ascii_graphic() && !"\"'<>\\^`{|}".contains(c);
+    if address.len() > MAX_ADDRESS || !address.chars().all(plain) {
+        bail!(
+            "the address {address:?}: write it as a browser sends it, in at most {MAX_ADDRESS} characters, others as %XX"
+        );
+    }
+    let address = address.replace('&', "&amp;");
+    Ok(format!("<!DOCTYPE html><meta http-equiv=\"refresh\" content=\"0;url={address}\">\n"))
 }
 
 /// The profile asked for (by name, or by its file's or folder's path), or the one that recognises the task.
@@ -76,9 +95,18 @@ pub fn profile(wanted: Option<&str>, task: &TaskFile) -> Result<Profile> {
     }
 }
 
-/// What may open the files of an archive: the shipped profiles, if the task is one.
-pub fn members(profile: &Profile) -> Result<Profiles> {
-    Ok(if profile.unpacks.is_some() { shipped()? } else { Profiles::default() })
+/// Has the profile open its task in that image, and says what may open the files of an archive: the shipped profiles, if it is one.
+pub fn in_image(mut profile: Profile, image: Option<&str>) -> Result<(Profile, Profiles)> {
+    let members = if profile.unpacks.is_some() { shipped()? } else { Profiles::default() };
+    if let Some(image) = image {
+        profile.image = (image != places::ORDINARY).then(|| image.to_owned());
+        // What the image is for may need more than the archive itself.
+        for member in members.iter().filter(|member| member.image == profile.image) {
+            profile.memory_mib = profile.memory_mib.max(member.memory_mib);
+            profile.display |= member.display;
+        }
+    }
+    Ok((profile, members))
 }
 
 fn shipped() -> Result<Profiles> {
@@ -139,6 +167,12 @@ pub fn hash(path: &Path) -> Result<Sha256> {
     Ok(Sha256::of(&bytes))
 }
 
+/// Hashes of programs and files by name; one that can't be read has none.
+pub fn hashes<const N: usize>(files: [(&str, Option<PathBuf>); N]) -> Vec<(String, Sha256)> {
+    let hash = |(name, path): (&str, Option<PathBuf>)| Some((name.to_owned(), hash(&path?).ok()?));
+    files.into_iter().filter_map(hash).collect()
+}
+
 /// The guest: image, disk, kernel.
 pub struct Guest {
     pub image: Image,
@@ -164,20 +198,23 @@ impl Guest {
     }
 }
 
-fn unpack(vmlinuz: &Path) -> Result<Vec<u8>> {
+/// A kernel's ELF file, out of its boot file.
+pub fn unpack(vmlinuz: &Path) -> Result<Vec<u8>> {
     let shown = || format!("the guest's kernel {}", vmlinuz.display());
     let boot_file = fs::read(vmlinuz).with_context(shown)?;
     lava_vmlinuz::kernel_elf(&boot_file).with_context(shown)
 }
 
-/// Finds the image and its kernel. What the image was built with was introspected before: unpacking and reading a kernel takes a third of
-/// a second, and the tap has to read it again. Another one (`LAVA_VMLINUZ`) is looked at first.
-pub fn guest(kernel: &str) -> Result<Guest> {
-    let path = places::recipe()?;
-    let recipe = Recipe::load(&path)?;
-    let image = places::images()?.find(&recipe).with_context(|| {
-        format!("there is no guest image of {} yet: run `cargo xtask image` (a few minutes)", path.display())
-    })?;
+/// Finds the image that the profile needs, and its kernel. What the image was built with was introspected before: unpacking and reading a
+/// kernel takes a third of a second, and the tap has to read it again. Another one (`LAVA_VMLINUZ`) is looked at first.
+pub fn guest(profile: &Profile, kernel: &str) -> Result<Guest> {
+    let name = profile.image.as_deref().unwrap_or(places::ORDINARY);
+    guest_of(name, kernel).with_context(|| format!("opening it as {}", profile.name))
+}
+
+/// That kernel of the image of that name.
+pub fn guest_of(name: &str, kernel: &str) -> Result<Guest> {
+    let (recipe, image) = image::find(name)?;
     let known = || recipe.kernels().collect::<Vec<_>>().join(", ");
     let missing = || anyhow!("the guest image has no kernel {kernel}; it has: {}", known());
     let disk = image.disk(kernel).ok_or_else(missing)?;
@@ -194,4 +231,26 @@ pub fn guest(kernel: &str) -> Result<Guest> {
         }
     };
     Ok(Guest { image, disk, vmlinuz, release })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_becomes_a_page_that_cannot_say_more() {
+        let page = page("https://example.org/a?b=1&c=%20#d").expect("page");
+        assert!(page.contains("content=\"0;url=https://example.org/a?b=1&amp;c=%20#d\">"), "{page}");
+        for bad in [
+            "http://x/\"><script>",
+            "http://x/ y",
+            "http://x/\n",
+            "http://\u{e4}.de",
+            &format!("http://{}", "a".repeat(MAX_ADDRESS)),
+        ] {
+            assert!(super::page(bad).is_err(), "{bad}");
+        }
+        let task = task(Path::new("http://example.org/evil.sh")).expect("task");
+        assert_eq!(task.name, "http://example.org/evil.sh");
+    }
 }

@@ -18,7 +18,7 @@ use crate::terminal::{self, Live, Style};
 /// Options of `lava replay`.
 #[derive(clap::Args)]
 pub struct Replay {
-    /// A session's folder, its id, or `latest`.
+    /// A session's folder, its id, its bundle, or `latest`.
     session: String,
     /// How fast: 1 as it happened, 10 ten times as fast. If not given, as fast as it can be read.
     #[arg(long, value_name = "N", value_parser = speed)]

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use lava_detect::sigma::{self, Outcome, RuleSet};
-use lava_event::GuestText;
+use lava_event::{GuestText, Sha256};
 
 use crate::{CLEAN, FAILED};
 
@@ -35,6 +35,8 @@ pub enum Command {
 #[derive(Default)]
 pub struct Checked {
     pub rules: RuleSet,
+    /// Over each file's hash and path, in order; none if there are no rules.
+    pub sha256: Option<Sha256>,
     outcomes: Vec<(PathBuf, Outcome)>,
 }
 
@@ -63,11 +65,15 @@ pub fn load(dir: &Path) -> Result<Checked> {
     }
     files.sort();
     let mut checked = Checked::default();
+    let mut sums = String::new();
     for path in files {
         let text = read(&path).with_context(|| format!("the rules {}", path.display()))?;
+        let below = path.strip_prefix(dir).unwrap_or(&path);
+        sums.push_str(&format!("{}  {}\n", Sha256::of(text.as_bytes()), below.display()));
         let outcomes = checked.rules.add(&text);
         checked.outcomes.extend(outcomes.into_iter().map(|outcome| (path.clone(), outcome)));
     }
+    checked.sha256 = Some(Sha256::of(sums.as_bytes()));
     Ok(checked)
 }
 

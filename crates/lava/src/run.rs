@@ -11,7 +11,7 @@ use lava_detect::Detector;
 use lava_event::{Action, Decision, Event, Finding, Produced, SessionId, Verdict};
 use lava_evidence::{ImageFacts, Manifest, Outcome, PolicyFacts, SessionWriter, State, TaskFacts};
 use lava_microvisor::{
-    Handle, Item, Items, MachineReport, MachineSpec, NetMode, Options, Profile, Reply, Session, Task,
+    Handle, Item, Items, MachineReport, MachineSpec, NetContent, Network, Options, Profile, Reply, Session, Task,
 };
 use lava_policy::Policy;
 
@@ -38,11 +38,15 @@ enum Trace {
 /// Options of `lava run`.
 #[derive(clap::Args)]
 pub struct Run {
-    /// The untrusted file.
+    /// The untrusted file, or an address (http://..., https://...).
+    #[arg(value_name = "FILE|URL")]
     task: PathBuf,
     /// How to open it: a profile's name, or the path of a profile's file. Recognised by content if not given.
     #[arg(long, value_name = "P")]
     profile: Option<String>,
+    /// The guest image, if not the one that the profile names: an archive with office documents in it needs `office`.
+    #[arg(long, value_name = "NAME")]
+    image: Option<String>,
     /// The password of a protected archive.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     password: String,
@@ -79,9 +83,14 @@ pub struct Run {
     /// Tell more than the semantic events: `api` tells every system call.
     #[arg(long, value_enum, value_name = "WHAT")]
     trace: Option<Trace>,
-    /// What the guest's network answers: `simulated` gives every name an address; connections are refused in both.
-    #[arg(long, value_enum, value_name = "MODE", default_value_t = Net::Refused)]
-    net: Net,
+    /// What the guest's network answers. `simulated`: every name has an address, every connection is accepted, HTTP, TLS and
+    /// mail are answered. `refused`: no name and no connection. `none`: no network card. Nothing leaves the host in any.
+    /// Default: the profile's, or `simulated`.
+    #[arg(long, value_enum, value_name = "MODE")]
+    net: Option<Net>,
+    /// Folder with what the simulated web has: DIR/host/path, or DIR/_/path for any host. For all else something is made up.
+    #[arg(long, value_name = "DIR")]
+    net_content: Option<PathBuf>,
     /// The session's id, for a program that has to know it before (`lava serve`).
     #[arg(long, value_name = "ULID", hide = true)]
     id: Option<ulid::Ulid>,
@@ -96,8 +105,19 @@ pub struct Run {
 /// What the guest's network answers.
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Net {
+    None,
     Refused,
     Simulated,
+}
+
+impl From<Net> for Network {
+    fn from(net: Net) -> Self {
+        match net {
+            Net::None => Self::None,
+            Net::Refused => Self::Refused,
+            Net::Simulated => Self::Simulated,
+        }
+    }
 }
 
 impl Run {
@@ -109,14 +129,16 @@ impl Run {
         let profile = prepare::profile(self.profile.as_deref(), &task)?.with_password(&self.password);
         let policy = policy.for_profile(&profile.name);
         let policy = if self.dry_run { policy.with_dry_run(true) } else { policy };
-        let members = prepare::members(&profile)?.with_password(&self.password);
+        let (profile, members) = prepare::in_image(profile, self.image.as_deref())?;
+        let members = members.with_password(&self.password);
         if let Some(disk) = self.disk.as_deref().filter(|disk| !disk.is_file()) {
             bail!("the disk {}: no such file", disk.display());
         }
         if profile.scenario_disk && self.disk.is_none() {
             bail!("the profile {} needs the programs of its scenario's disk: give it with --disk", profile.name);
         }
-        let guest = prepare::guest(&self.kernel)?;
+        let guest = prepare::guest(&profile, &self.kernel)?;
+        let content = self.net_content.as_deref().map(NetContent::load).transpose()?.unwrap_or_default();
         let qemu = lava_microvisor::qemu::find()?;
         let tap = prepare::tap()?;
 
@@ -126,7 +148,14 @@ impl Run {
         }
         let template = match self.boot {
             true => None,
-            false => Some(template::ensure(&profile, &guest, &tap, self.disk.as_deref(), &|text| live.progress(text))?),
+            false => Some(template::ensure(
+                &profile,
+                &guest,
+                &tap,
+                self.disk.as_deref(),
+                self.network(&profile).mode().is_some(),
+                &|text| live.progress(text),
+            )?),
         };
 
         let id = SessionId(self.id.map_or_else(|| ulid::Ulid::new().to_string(), |id| id.to_string()));
@@ -134,8 +163,17 @@ impl Run {
         manifest.policy = PolicyFacts { name: policy.name().to_owned(), sha256: Some(policy_hash) };
         manifest.qemu = qemu.version.to_string();
         manifest.tap = Some(tap.sha256);
+        manifest.template = template.as_ref().map(|template| template.parts.name());
+        manifest.hashes.extend(checked.sha256.map(|sha256| ("rules".to_owned(), sha256)));
         let mut evidence = SessionWriter::create(&places::sessions(self.out.as_deref())?, &id, manifest)?;
 
+        // Beside the session: tens of megabytes, and the task need not wait for them.
+        let programs = [
+            ("lava", std::env::current_exe().ok()),
+            ("qemu", Some(qemu.path)),
+            ("vmlinuz", Some(guest.vmlinuz.clone())),
+        ];
+        let hashes = std::thread::spawn(move || prepare::hashes(programs));
         let how = if self.boot { " (the guest boots first)" } else { "" };
         live.progress(&format!("session {id}: opening {} as {}{how}", task.name, profile.name));
         let asks = policy.waits_for().collect();
@@ -148,7 +186,7 @@ impl Run {
             }
         };
         let machine = self.machine(&id, evidence.dir(), &guest, &profile, (tap.path, kernel_file));
-        let mut spec = MachineSpec { template, asks, ..machine };
+        let mut spec = MachineSpec { template, asks, net_content: content, ..machine };
         spec.scratch.extend(unpacked.as_ref().map(|file| file.path().to_path_buf()));
         let options =
             Options { reboot: self.reboot, linger: LINGER, console: self.console, root: self.root, save_to: None };
@@ -171,14 +209,23 @@ impl Run {
                 (Err(error.into()), report)
             }
         };
+        evidence.manifest_mut().hashes.extend(hashes.join().unwrap_or_default());
         self.finish(ended, &report, &analysis, evidence)
+    }
+
+    fn network(&self, profile: &Profile) -> Network {
+        self.net.map(Network::from).or(profile.network).unwrap_or_default()
     }
 
     fn manifest(&self, id: &SessionId, task: &TaskFile, profile: &Profile, guest: &Guest) -> Manifest {
         let facts = TaskFacts { name: task.name.clone(), sha256: task.sha256, size: task.content.len() as u64 };
         let mut manifest = Manifest::new(id.clone(), env!("CARGO_PKG_VERSION"), facts, &profile.name, &now());
-        manifest.image =
-            ImageFacts { recipe: guest.image.manifest.recipe.parse().ok(), kernel: guest.release.clone(), disk: None };
+        let known = guest.image.manifest.kernels.get(&self.kernel);
+        manifest.image = ImageFacts {
+            recipe: guest.image.manifest.recipe.parse().ok(),
+            kernel: guest.release.clone(),
+            disk: known.and_then(|known| known.disk_sha256.parse().ok()),
+        };
         manifest.host = places::host();
         manifest.options = [
             ("kernel", self.kernel.clone()),
@@ -186,6 +233,8 @@ impl Run {
             ("reboot", self.reboot.to_string()),
             ("boot", self.boot.to_string()),
             ("root", self.root.to_string()),
+            ("net", format!("{:?}", self.network(profile)).to_lowercase()),
+            ("net_content", self.net_content.as_ref().map(|dir| dir.display().to_string()).unwrap_or_default()),
             ("dry_run", self.dry_run.to_string()),
             ("rules", self.rules.as_ref().map(|dir| dir.display().to_string()).unwrap_or_default()),
             ("disk", self.disk.as_ref().map(|disk| disk.display().to_string()).unwrap_or_default()),
@@ -210,13 +259,12 @@ impl Run {
             kernel: guest.release.clone(),
             scenario_disk: self.disk.clone(),
             memory_mib: profile.memory_mib,
+            display: profile.display,
             vcpus: VCPUS,
             tap: Some(tap),
             launcher: lava_microvisor::machine::LAUNCHER.to_owned(),
-            net: match self.net {
-                Net::Refused => NetMode::Refuse,
-                Net::Simulated => NetMode::Simulated,
-            },
+            net: self.network(profile).mode(),
+            net_content: NetContent::default(),
             api_trace: self.trace == Some(Trace::Api),
             asks: Vec::new(),
             session_dir: dir.to_path_buf(),

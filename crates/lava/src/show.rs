@@ -8,13 +8,16 @@ use lava_event::Event;
 use lava_evidence::Session;
 
 use crate::terminal::{self, Style, seconds};
-use crate::{Format, places};
+use crate::{Format, bundle, places};
 
-/// Finds a session by folder, id, beginning of the id, or `latest`.
+/// Finds a session by folder, bundle, id, beginning of the id, or `latest`.
 pub fn find(name: &str, out: Option<&Path>) -> Result<Session> {
     let folder = Path::new(name);
     if folder.join("manifest.json").is_file() || folder.is_dir() {
         return Ok(Session::open(folder)?);
+    }
+    if folder.is_file() {
+        return bundle::open(folder);
     }
     let root = places::sessions(out)?;
     let wanted = name.to_ascii_uppercase();
@@ -72,27 +75,12 @@ pub fn session(name: &str, out: Option<&Path>) -> Result<()> {
     for problem in &chain.problems {
         writeln!(out, "  {problem}")?;
     }
-    writeln!(out, "report:   {}", session.dir().join("report.html").display())?;
-    Ok(())
-}
-
-/// `lava verify`: true if every byte is as it was written.
-pub fn verify(name: &str, out: Option<&Path>) -> Result<bool> {
-    let session = find(name, out)?;
-    let report = session.verify_chain()?;
-    let out = &mut std::io::stdout().lock();
-    writeln!(out, "session:  {}", session.dir().display())?;
-    writeln!(out, "sealed:   {} events, head {}", report.sealed, report.head)?;
-    let word = match (report.intact(), report.tampered()) {
-        (true, _) => "intact",
-        (false, true) => "CHANGED since it was written",
-        (false, false) => "incomplete, as a crash leaves it; no sign that somebody changed it",
-    };
-    writeln!(out, "evidence: {word}")?;
-    for problem in &report.problems {
-        writeln!(out, "  {problem}")?;
+    let report = session.dir().join("report.html");
+    match report.is_file() {
+        true => writeln!(out, "report:   {}", report.display())?,
+        false => writeln!(out, "report:   report.html in {}", session.dir().display())?,
     }
-    Ok(report.intact())
+    Ok(())
 }
 
 /// `lava events`

@@ -51,9 +51,9 @@ pub fn command(command: &Command) -> Result<()> {
     match command {
         Command::Build { profile, kernel, disk } => {
             let profile = prepare::profile_named(profile)?;
-            let guest = prepare::guest(kernel)?;
+            let guest = prepare::guest(&profile, kernel)?;
             let template =
-                ensure(&profile, &guest, &prepare::tap()?, disk.as_deref(), &|text| eprintln!("lava: {text}"))?;
+                ensure(&profile, &guest, &prepare::tap()?, disk.as_deref(), true, &|text| eprintln!("lava: {text}"))?;
             println!("{}", template.parts.name());
         }
         Command::List => {
@@ -99,6 +99,7 @@ pub fn ensure(
     guest: &Guest,
     tap: &Tap,
     disk: Option<&Path>,
+    network: bool,
     tell: &dyn Fn(&str),
 ) -> Result<Template> {
     let store = store()?;
@@ -112,6 +113,8 @@ pub fn ensure(
         scenario_disk: disk.map(prepare::hash).transpose()?,
         memory_mib: profile.memory_mib,
         vcpus: run::VCPUS,
+        display: profile.display,
+        network,
     };
     if let Some(template) = store.find(&parts)? {
         return Ok(template);
@@ -144,10 +147,12 @@ fn build(
         kernel: guest.release.clone(),
         scenario_disk: disk.map(Path::to_path_buf),
         memory_mib: parts.memory_mib,
+        display: parts.display,
         vcpus: parts.vcpus,
         tap: Some(tap),
         launcher: lava_microvisor::machine::LAUNCHER.to_owned(),
-        net: lava_microvisor::NetMode::Refuse,
+        net: parts.network.then_some(lava_microvisor::NetMode::Refuse),
+        net_content: lava_microvisor::NetContent::default(),
         api_trace: false,
         asks: Vec::new(),
         session_dir: draft.to_path_buf(),

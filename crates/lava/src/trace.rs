@@ -38,7 +38,7 @@ enum Moment {
 /// Options of `lava trace`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// A session's folder, its id, or `latest`.
+    /// A session's folder, its id, its bundle, or `latest`.
     session: String,
     /// Draw the nodes of this fold for themselves: its id as it stands in the trace, `n12.reads`. Can be given several times.
     #[arg(long, value_name = "GROUP", conflicts_with = "full")]

@@ -29,8 +29,9 @@ pub struct Identity {
     pub machine_id: String,
     /// The host's name.
     pub host_name: String,
-    /// The network card's address, six bytes, hexadecimal.
-    pub mac: String,
+    /// The network card's address, six bytes, hexadecimal; none: there is no card.
+    #[serde(default)]
+    pub mac: Option<String>,
 }
 
 /// `struct rand_pool_info` (include/uapi/linux/random.h) with its bytes.
@@ -65,7 +66,7 @@ impl Identity {
         step("clock", self.set_clock())?;
         step("host name", self.rename())?;
         step("machine id", self.set_machine_id())?;
-        step("network address", self.set_address())
+        self.mac.as_deref().map_or(Ok(()), |mac| step("network address", set_address(mac)))
     }
 
     fn set_clock(&self) -> io::Result<()> {
@@ -96,17 +97,17 @@ impl Identity {
         // systemd binds its own, made at boot, read-only over the file; underneath it is writable.
         fs::write("/etc/machine-id", &line).or_else(|_| fs::write("/run/machine-id", &line))
     }
+}
 
-    #[allow(unsafe_code)]
-    fn set_address(&self) -> io::Result<()> {
-        let mut name = [0; 16];
-        name[..4].copy_from_slice(b"eth0");
-        let request = Request { name, family: ETHERNET, address: hex(&self.mac)?, rest: [0; 16] };
-        let socket = UdpSocket::bind("0.0.0.0:0")?;
-        // SAFETY: SIOCSIFHWADDR reads a struct ifreq: 16 bytes of name, then 24 of which a sockaddr of 16 is looked at.
-        unsafe { rustix::ioctl::ioctl(socket.as_fd(), rustix::ioctl::Setter::<SET_ADDRESS, Request>::new(request)) }?;
-        Ok(())
-    }
+#[allow(unsafe_code)]
+fn set_address(mac: &str) -> io::Result<()> {
+    let mut name = [0; 16];
+    name[..4].copy_from_slice(b"eth0");
+    let request = Request { name, family: ETHERNET, address: hex(mac)?, rest: [0; 16] };
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    // SAFETY: SIOCSIFHWADDR reads a struct ifreq: 16 bytes of name, then 24 of which a sockaddr of 16 is looked at.
+    unsafe { rustix::ioctl::ioctl(socket.as_fd(), rustix::ioctl::Setter::<SET_ADDRESS, Request>::new(request)) }?;
+    Ok(())
 }
 
 fn hex<const N: usize>(text: &str) -> io::Result<[u8; N]> {

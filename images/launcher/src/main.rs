@@ -13,6 +13,7 @@
 
 mod header;
 mod identity;
+mod keystore;
 mod members;
 mod port;
 mod serve;

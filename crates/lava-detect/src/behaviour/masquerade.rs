@@ -20,9 +20,11 @@ static ABOUT: About = About {
     false_positives: "Wrappers that start the daemon whose name they take.",
 };
 
+/// The kernel keeps so many bytes of a name (`TASK_COMM_LEN` less its end, include/linux/sched.h).
+const NAME: usize = 15;
+
 /// How names of kernel threads begin (Documentation/admin-guide/kernel-per-CPU-kthreads.rst, and ps on a running 6.1), and names of daemons.
-const KERNEL: [&[u8]; 12] = [
-    b"[",
+const KERNEL: [&[u8]; 11] = [
     b"kworker",
     b"ksoftirqd",
     b"kthreadd",
@@ -66,13 +68,34 @@ impl Behaviour for Masquerade {
             return;
         };
         let name = new.bytes();
-        let false_name = KERNEL.iter().any(|begin| name.starts_with(begin)) || DAEMONS.contains(&name);
-        // The kernel keeps 15 bytes of a name (TASK_COMM_LEN, include/linux/sched.h).
+        let false_name =
+            bracketed(name) || KERNEL.iter().any(|begin| name.starts_with(begin)) || DAEMONS.contains(&name);
         let own = path::base_name(process.exe.bytes());
         if context.tainted_actor().is_none() || !false_name || own.starts_with(name) {
             return;
         }
         let title = format!("{} calls itself {}", context.program(), path::shown(name));
         hits.push(Hit::new(&ABOUT, context, title, name.to_vec()));
+    }
+}
+
+/// `[kworker/0:1]`, as ps shows a kernel thread, be its end cut off; not a library's thread that begins with its name, `[pango] FcInit`.
+fn bracketed(name: &[u8]) -> bool {
+    let Some(inner) = name.strip_prefix(b"[") else { return false };
+    inner.ends_with(b"]") || (name.len() >= NAME && !inner.contains(&b']'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_brackets() {
+        for name in ["[kworker/0:1]", "[kworker/u8:0-e"] {
+            assert!(bracketed(name.as_bytes()), "{name}");
+        }
+        for name in ["[pango] FcInit", "[x", "kworker]", "[short] by name", ""] {
+            assert!(!bracketed(name.as_bytes()), "{name}");
+        }
     }
 }

@@ -11,12 +11,14 @@ mod execute;
 mod exploit;
 mod inject;
 mod kernel;
+mod library;
 mod masquerade;
 mod memfd;
 mod module;
 mod propagate;
 mod ptrace;
 mod sockets;
+mod traffic;
 
 use lava_event::{Event, EventSeq, Grade, ProcessKey, Severity};
 
@@ -111,6 +113,7 @@ pub(crate) fn all() -> Vec<Box<dyn Behaviour + Send>> {
     vec![
         Box::new(exploit::Exploit),
         Box::new(execute::Execute),
+        Box::new(library::Library),
         Box::new(memfd::Memfd),
         Box::new(inject::Inject::default()),
         Box::new(escalate::Escalate::default()),
@@ -123,6 +126,7 @@ pub(crate) fn all() -> Vec<Box<dyn Behaviour + Send>> {
         Box::new(kernel::Kernel),
         Box::new(acts::Acts::default()),
         Box::new(propagate::Propagate::default()),
+        Box::new(traffic::Traffic::default()),
     ]
 }
 

@@ -100,13 +100,7 @@ fn excerpt(event: &Event) -> String {
 }
 
 pub(super) fn artifacts(session: &Session) -> Result<Markup, Error> {
-    let dir = session.dir().join("artifacts");
-    let mut found: Vec<(String, u64)> = Vec::new();
-    for entry in std::fs::read_dir(&dir).map_err(|error| Error::io("read", &dir, error))?.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        found.push((name, entry.metadata().map_or(0, |meta| meta.len())));
-    }
-    found.sort();
+    let found = session.place().artifacts()?;
     Ok(html! {
         section aria-labelledby="artifacts" {
             h2 #artifacts { "Artifacts" }

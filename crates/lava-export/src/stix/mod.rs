@@ -1,6 +1,6 @@
 //! STIX 2.1: what was found as a bundle for threat-intelligence platforms.
 //!
-//! * what was seen: observables (files, processes, traffic, names, accounts), one `observed-data` for each finding and one for
+//! * what was seen: observables (files, processes, traffic, names, URLs, accounts), one `observed-data` for each finding and one for
 //!   everything the task did;
 //! * what it was: `malware-analysis` with the verdict; if there is a threat, `malware`, with the techniques (`attack-pattern`),
 //!   `indicator`s and `course-of-action`s; `sighting`s of the techniques; a `report` that holds it together.
@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::clock::{micros, millis};
 use crate::remedy;
-use crate::summary::{About, Content, Key, Summary, Weight, is_outside};
+use crate::summary::{About, Content, Key, Summary, Weight, is_outside, names_outside};
 use crate::{Error, attack, ids, text};
 use objects::{Observables, is_domain};
 
@@ -56,7 +56,7 @@ struct Bundle<'a> {
 }
 
 /// How sure, in percent, as STIX counts it. `None`: seen, but no finding rests on it.
-const fn confidence(weight: Option<Weight>) -> u8 {
+pub(crate) const fn confidence(weight: Option<Weight>) -> u8 {
     match weight {
         None => 30,
         Some(Weight { grade, .. }) => graded(grade),
@@ -327,6 +327,13 @@ impl<'a> Bundle<'a> {
                         self.relate(malware, "communicates-with", &to, Some(confidence(weight)));
                     }
                 }
+                (Key::Url(full), About::Url { made_up, url, .. }) if names_outside(url, *made_up) => {
+                    let pattern = format!("[url:value = '{}']", quoted(full));
+                    self.indicator(malware, full, "The task asked for it by HTTP", &pattern, weight, first);
+                    if let Some(to) = self.observables.thing(key).first() {
+                        self.relate(malware, "communicates-with", to, Some(confidence(weight)));
+                    }
+                }
                 _ => {}
             }
         }
@@ -394,9 +401,13 @@ impl<'a> Bundle<'a> {
     }
 }
 
+/// Text within the quotes of a pattern.
+fn quoted(text: &str) -> String {
+    text.replace('\\', r"\\").replace('\'', r"\'")
+}
+
 /// A file by its place.
 fn file_pattern(path: &str) -> String {
-    let quoted = |text: &str| text.replace('\\', r"\\").replace('\'', r"\'");
     match path.rsplit_once('/') {
         Some((folder, name)) => {
             let folder = if folder.is_empty() { "/" } else { folder };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lava_event::SessionId;
+use lava_event::{NetEndpoint, SessionId};
 use serde_json::{Map, Value, json};
 use uuid::{Uuid, uuid};
 
@@ -41,14 +41,8 @@ impl<'a> Observables<'a> {
                 // Traffic has both ports; where ours is not known, that the address was reached for is all there is to say.
                 let Some(from) = source.filter(|source| source.port != 0 && *port != 0) else { return vec![to] };
                 let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
-                let contributing = Map::from_iter([
-                    ("start".to_owned(), shortest(self.clock.at(thing.first_ns)).into()),
-                    ("src_ref".to_owned(), self.address(from.address).into()),
-                    ("src_port".to_owned(), from.port.into()),
-                    ("dst_ref".to_owned(), to.into()),
-                    ("dst_port".to_owned(), (*port).into()),
-                    ("protocols".to_owned(), protocols(family, protocol)),
-                ]);
+                let to = NetEndpoint { address: *address, port: *port };
+                let contributing = self.traffic(thing, from, to, protocols(family, protocol));
                 let mut rest = Map::new();
                 for (name, bytes) in [("src_byte_count", *sent), ("dst_byte_count", *received)] {
                     if bytes > 0 {
@@ -57,11 +51,47 @@ impl<'a> Observables<'a> {
                 }
                 vec![self.add("network-traffic", contributing, rest)]
             }
+            (Key::Url(full), About::Url { .. }) => {
+                vec![self.add("url", one("value", full), Map::new()), self.request(thing)]
+            }
             (Key::Name(name), _) if is_domain(name) => {
                 vec![self.add("domain-name", one("value", name), Map::new())]
             }
             _ => Vec::new(),
         }
+    }
+
+    /// The traffic with a request by HTTP (STIX 2.1, section 6.12.2).
+    fn request(&mut self, thing: &Thing) -> String {
+        let About::Url { url, method, user_agent, source, destination, .. } = &thing.about else {
+            return String::new();
+        };
+        let mut headers = json!({"Host": [url.host]});
+        if let Some(user_agent) = user_agent {
+            headers["User-Agent"] = json!([user_agent]);
+        }
+        let value = url.query.as_ref().map_or_else(|| url.path.clone(), |query| format!("{}?{query}", url.path));
+        let value = if value.is_empty() { "/".to_owned() } else { value };
+        let extension =
+            json!({"request_method": method.to_lowercase(), "request_value": value, "request_header": headers});
+        let family = if destination.address.is_ipv4() { "ipv4" } else { "ipv6" };
+        let spoken =
+            if url.scheme == "https" { json!([family, "tcp", "tls", "http"]) } else { json!([family, "tcp", "http"]) };
+        let mut contributing = self.traffic(thing, *source, *destination, spoken);
+        contributing.insert("extensions".into(), json!({"http-request-ext": extension}));
+        self.add("network-traffic", contributing, Map::new())
+    }
+
+    /// What makes the identifier of traffic.
+    fn traffic(&mut self, thing: &Thing, from: NetEndpoint, to: NetEndpoint, protocols: Value) -> Map<String, Value> {
+        Map::from_iter([
+            ("start".to_owned(), shortest(self.clock.at(thing.first_ns)).into()),
+            ("src_ref".to_owned(), self.address(from.address).into()),
+            ("src_port".to_owned(), from.port.into()),
+            ("dst_ref".to_owned(), self.address(to.address).into()),
+            ("dst_port".to_owned(), to.port.into()),
+            ("protocols".to_owned(), protocols),
+        ])
     }
 
     /// An address.

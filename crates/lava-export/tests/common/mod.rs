@@ -13,6 +13,11 @@ const DROPPER: &str = "/tmp/.x/dropper";
 
 /// Writes the log as a live session does, with what the detectors say of it.
 pub fn record(name: &str, events: &[Event]) -> (tempfile::TempDir, Session) {
+    record_kept(name, events, &[])
+}
+
+/// The same, with artifacts.
+pub fn record_kept(name: &str, events: &[Event], artifacts: &[Artifact]) -> (tempfile::TempDir, Session) {
     let out = tempfile::tempdir().unwrap();
     let id = SessionId("01M88QMT0DFH6PE5AV4DAJ3987".into());
     let task = TaskFacts { name: name.into(), sha256: Sha256::of(b"task"), size: 4 };
@@ -23,7 +28,8 @@ pub fn record(name: &str, events: &[Event]) -> (tempfile::TempDir, Session) {
     let mut writer = SessionWriter::create(out.path(), &id, manifest).unwrap();
     let mut analysis = Analysis::new();
     for event in events {
-        writer.event(&Produced { event: event.clone(), artifacts: vec![] }).unwrap();
+        let artifacts = if event.seq == 1 { artifacts.to_vec() } else { vec![] };
+        writer.event(&Produced { event: event.clone(), artifacts }).unwrap();
         for finding in analysis.observe(event).findings {
             writer.finding(&finding).unwrap();
         }
@@ -74,6 +80,48 @@ fn everything(log: &mut Log, pid: u32, exe: &str, name: &GuestText, n: u64) {
             addresses: vec![[198, 18, 0, 5].into()],
             frame: 2,
         },
+        Kind::NetHttp {
+            origin: end([10, 77, 0, 15], 40_001),
+            destination: end([198, 18, 0, 5], 8443),
+            tls: true,
+            method: name.clone(),
+            host: name.clone(),
+            path: name.clone(),
+            user_agent: Some(name.clone()),
+            content_type: Some(name.clone()),
+            status: 404,
+            answer: "default".into(),
+            response_type: "text/html".into(),
+            request_bytes: u64::MAX,
+            request_sha256: Some(Sha256::of(name.bytes())),
+            request_complete: false,
+            response_bytes: 9,
+            response_sha256: Some(Sha256::of(b"answer")),
+            frame: 4,
+        },
+        Kind::NetTls {
+            origin: end([10, 77, 0, 15], 40_001),
+            destination: end([198, 18, 0, 5], 8443),
+            server_name: Some(name.clone()),
+            alpn: vec![name.clone()],
+            version: String::new(),
+            ja3: String::new(),
+            ja4: String::new(),
+            outcome: "the guest does not trust us".into(),
+            frame: 5,
+        },
+        Kind::NetMail {
+            origin: end([10, 77, 0, 15], 40_002),
+            destination: end([198, 18, 0, 6], 25),
+            from: name.clone(),
+            to: vec![name.clone()],
+            receivers: 1,
+            subject: Some(name.clone()),
+            bytes: 100,
+            sha256: Some(Sha256::of(b"mail")),
+            complete: true,
+            frame: 6,
+        },
         Kind::FileUnlink { path: path("/etc/cron.d/"), file: made },
     ];
     for kind in kinds {
@@ -82,6 +130,73 @@ fn everything(log: &mut Log, pid: u32, exe: &str, name: &GuestText, n: u64) {
             process.comm = name.clone();
             process.exe = path("/usr/bin/");
         }
+    }
+}
+
+/// What the dropper says to the simulated Internet.
+fn calls_home(log: &mut Log) {
+    let (origin, web) = (end([10, 77, 0, 15], 40_010), end([198, 18, 0, 5], 443));
+    let ask = |method: &str, host: &str, path: &str, status| Kind::NetHttp {
+        origin,
+        destination: web,
+        tls: true,
+        method: method.into(),
+        host: host.into(),
+        path: path.into(),
+        user_agent: Some(text("beacon/1.0")),
+        content_type: None,
+        status,
+        answer: "default".into(),
+        response_type: "text/html".into(),
+        request_bytes: 12,
+        request_sha256: Some(Sha256::of(b"stolen")),
+        request_complete: true,
+        response_bytes: 40,
+        response_sha256: Some(Sha256::of(b"page")),
+        frame: 20,
+    };
+    for kind in [
+        Kind::NetTls {
+            origin,
+            destination: web,
+            server_name: Some(text("c2.example.com")),
+            alpn: vec![text("h2"), text("http/1.1")],
+            version: "TLSv1.3".into(),
+            ja3: "e7d705a3286e19ea42f587b344ee6865".into(),
+            ja4: "t13d1516h2_8daaf6152771_e5627efa2ab1".into(),
+            outcome: "established".into(),
+            frame: 19,
+        },
+        ask("POST", "c2.example.com", "/gate.php?id=7", 200),
+        ask("GET", "198.18.0.5", "/", 0),
+        ask("GET", "203.0.113.7", "/it's \\", 200),
+        Kind::NetStream {
+            protocol: Protocol::Tcp,
+            origin,
+            destination: web,
+            application: "http".into(),
+            sent: 900,
+            received: 1000,
+            sent_sha256: None,
+            received_sha256: None,
+            complete: true,
+            ended: "guest".into(),
+            frame: 18,
+        },
+        Kind::NetMail {
+            origin: end([10, 77, 0, 15], 40_011),
+            destination: end([198, 18, 0, 6], 25),
+            from: text("bot@example.com"),
+            to: vec![text("a@example.org"), text("not an address")],
+            receivers: 2,
+            subject: Some(text("invoice")),
+            bytes: 100,
+            sha256: Some(Sha256::of(b"mail")),
+            complete: true,
+            frame: 30,
+        },
+    ] {
+        log.act(201, DROPPER, kind);
     }
 }
 
@@ -120,8 +235,31 @@ pub fn attack() -> Vec<Event> {
             receives: 3,
         },
     );
+    calls_home(&mut log);
     everything(&mut log, 202, "/usr/local/bin/helper", &text("plain"), 1);
     log.0
+}
+
+/// The attack, with what it dropped and wrote to the boot code.
+#[allow(dead_code)]
+pub fn attack_kept() -> (Vec<Event>, Vec<Artifact>) {
+    let mut log = Log(attack());
+    let dropper = Artifact::new(b"\x7fELF ...runc2.example.com/etc/cron.d/updatemain...");
+    let boot = Artifact::new(&[0x90; 440]);
+    let content = Kind::FileContent {
+        path: text(DROPPER),
+        file: file(50, 0o100_755),
+        sha256: dropper.sha256,
+        kept: dropper.bytes.len() as u64,
+        complete: true,
+    };
+    log.act(201, DROPPER, content);
+    let ranges = vec![Range { start: 0, end: 440 }];
+    let (changed, after) = (ranges.clone(), Some(boot.sha256));
+    let (disk, region) = ("vda".into(), DiskRegion::MbrBootCode);
+    let write = Kind::DiskWrite { disk, region, ranges, bytes: 440, count: 1, changed, before: None, after };
+    log.raw(None, write);
+    (log.0, vec![dropper, boot])
 }
 
 /// Names that were chosen to do harm, in some format or another.

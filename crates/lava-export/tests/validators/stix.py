@@ -20,7 +20,7 @@ bundle = stix2.parse(raw, allow_custom=False, version="2.1")
 ids = [thing["id"] for thing in bundle.objects]
 assert len(ids) == len(set(ids)), "an id stands twice"
 
-deterministic = {"file", "directory", "ipv4-addr", "ipv6-addr", "domain-name", "network-traffic", "software", "user-account"}
+deterministic = {"file", "directory", "ipv4-addr", "ipv6-addr", "domain-name", "network-traffic", "software", "user-account", "url"}
 made_anew = 0
 for thing in raw["objects"]:
     for name, value in thing.items():

@@ -1,6 +1,6 @@
 //! The bytes of BTF: header, type records, strings. `include/uapi/linux/btf.h`, Linux 6.12.
 
-use super::TypeError;
+use super::{Shape, TypeError};
 
 const MAGIC: u16 = 0xeb9f;
 /// A real kernel has about 150,000 types.
@@ -153,6 +153,23 @@ impl Raw {
                 Member { name, type_id, bit_offset: u64::from(bit_offset), bit_size }
             })
         })
+    }
+
+    /// What an INT, ENUM, ENUM64 or FLOAT is; a section of variables is nothing.
+    pub(super) fn sized(&self, t: Type) -> Shape {
+        /// `BTF_INT_SIGNED`, `BTF_INT_CHAR`, `BTF_INT_BOOL`, in the encoding's bits.
+        const ENCODING: [u32; 3] = [1 << 24, 2 << 24, 4 << 24];
+        let size = t.size_or_type;
+        match t.code {
+            1 => {
+                let encoding = le32(&self.types, t.body).unwrap_or(0);
+                let [signed, char, bool] = ENCODING.map(|bit| encoding & bit != 0);
+                Shape::Int { size, signed, char, bool }
+            }
+            6 | 19 => Shape::Enum { size },
+            16 => Shape::Float { size },
+            _ => Shape::Void,
+        }
     }
 
     /// Element type and length of an array.

@@ -3,7 +3,9 @@
 //! Whatever happens comes through one queue: words of the launcher, QEMU's events, the caller's wish to stop, trouble of
 //! the merger. Every wait has an end.
 
+mod dump;
 mod members;
+mod screen;
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -15,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossbeam_channel::{RecvTimeoutError, Sender};
 use lava_control::{Answer, Command};
 use lava_event::{Artifact, Event, GuestText, Kind, Outlet, Produced, Source};
+use lava_net::NetServer;
 use serde_json::{Value, json};
 
 use super::control::Control;
@@ -27,6 +30,7 @@ use crate::qemu::process::how;
 use crate::qmp::{Qmp, QmpError, QmpEvent, dial};
 use crate::stream::{Ending, Trouble};
 use crate::template::copy_sparse;
+use screen::Screen;
 
 /// For QEMU to open its sockets, and to answer.
 const QEMU: Duration = Duration::from_secs(20);
@@ -92,6 +96,9 @@ struct Life {
     paused: Option<Instant>,
     /// For how long it was held before.
     held: Duration,
+    screen: Option<Screen>,
+    /// Memory dumps that were kept.
+    dumps: usize,
     questions: Arc<Questions>,
     _control: Option<Control>,
 }
@@ -114,6 +121,8 @@ pub(super) fn live(
         saved: false,
         paused: None,
         held: Duration::ZERO,
+        screen: spec.display.then(Screen::default),
+        dumps: 0,
         questions: Arc::clone(questions),
         _control: None,
     };
@@ -142,6 +151,7 @@ impl Life {
             self.restore(&state, spec)?;
         }
         self.machine.report.ready_ns = Some(self.ready(spec.boot_timeout)?);
+        self.trust()?;
         if let Some(task) = task {
             self.run_task(spec, task, options)?;
         }
@@ -191,9 +201,31 @@ impl Life {
         let serial = hex(&random::<3>());
         let identity = json!({ "identity": {
             "seed": hex(&random::<64>()), "machine_id": hex(&random::<16>()), "host_name": format!("workstation-{serial}"),
-            "mac": hex(&self.machine.mac), "now_ns": u64::try_from(now.as_nanos()).unwrap_or(0),
+            "mac": self.machine.mac.map(|mac| hex(&mac)), "now_ns": u64::try_from(now.as_nanos()).unwrap_or(0),
         } });
         self.say(&identity, &[])
+    }
+
+    /// Makes the guest's programs trust who ends their TLS. If they don't, TLS is refused by them, which is told of each.
+    fn trust(&mut self) -> Result<(), End> {
+        let Some(certificate) = self.machine.net.as_ref().and_then(NetServer::certificate) else { return Ok(()) };
+        let header = json!({ "trust": certificate });
+        self.say(&header, &[])?;
+        let deadline = self.now() + TAKE;
+        loop {
+            match self.next(deadline)? {
+                Next::Said(Said::Ready) => return Ok(()),
+                Next::Said(Said::Error(why)) => {
+                    self.fault(format!("the guest does not trust the simulated network's certificates: {why}"));
+                    return Ok(());
+                }
+                Next::TimeIsUp => {
+                    let why = format!("the guest's launcher took no certificate within {TAKE:?}: see console.log");
+                    return Err(End::new("boot_timeout", Some(why), true));
+                }
+                Next::Said(_) | Next::Reset => {}
+            }
+        }
     }
 
     /// Stops the machine and has QEMU write its devices' state. The memory lies in a file already.
@@ -239,10 +271,14 @@ impl Life {
         loop {
             let happened = match self.paused {
                 Some(_) => self.machine.happened.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                None => self.machine.happened.recv_deadline(deadline + self.held),
+                None => self.machine.happened.recv_deadline(self.look_at(deadline + self.held)),
             };
             let happening = match happened {
                 Ok(happening) => happening,
+                Err(RecvTimeoutError::Timeout) if Instant::now() < deadline + self.held => {
+                    self.look()?;
+                    continue;
+                }
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Ok(Next::TimeIsUp),
             };
             match happening {
@@ -327,6 +363,8 @@ impl Life {
             Command::Stop => Ok("the session is being ended".to_owned()),
             Command::Discard => Ok("the micro-VM is being discarded".to_owned()),
             Command::Registers => qmp.registers(),
+            Command::Dump => self.dump(),
+            Command::Screen => self.picture().map(|picture| picture.to_string()),
             // These do not come here: the control socket answers them.
             Command::Questions | Command::Decide { .. } => Ok(String::new()),
         }
@@ -398,7 +436,14 @@ impl Life {
     fn open(&mut self, header: &Value, content: &[u8], limit: Duration, deadline: Instant) -> Result<Option<i64>, End> {
         self.task_runs = true;
         self.say(header, content)?;
-        let (code, signal, error) = self.outcome(limit, deadline)?;
+        let outcome = self.outcome(limit, deadline);
+        // How the screen looks at the end, be it that the time is up.
+        match &outcome {
+            Ok(_) => self.look()?,
+            Err(end) if end.asked => drop(self.look()),
+            Err(_) => {}
+        }
+        let (code, signal, error) = outcome?;
         self.task_runs = false;
         self.machine.feeder.tell(Kind::VmTaskExit { code, signal, error });
         Ok(code)
@@ -491,6 +536,8 @@ impl Life {
 
     fn finish(mut self, end: End, options: &Options) -> MachineReport {
         let mut end = end;
+        // How the guest goes down is no picture of the task's.
+        self.screen = None;
         // A vCPU that waits for an answer could not go.
         self.questions.close();
         if end.asked && end.reason != DISCARDED && self.resume().is_err() {
@@ -532,7 +579,7 @@ impl Life {
             report.faults.extend(problems.map(|problem| format!("{name}: {problem}")));
             disk.stop();
         }
-        report.net = net.stop();
+        report.net = net.map(NetServer::stop).unwrap_or_default();
         report.faults.extend(report.net.fault.iter().map(|fault| format!("network: {fault}")));
         report.mbr_sha256_after = mbr(&report.disks);
         if let (true, Some(folder)) = (self.saved && orderly, options.save_to.as_deref())
@@ -565,6 +612,7 @@ impl Life {
 fn header(name: &str, path: &str, profile: &Profile, options: &Options) -> Value {
     json!({
         "name": name, "path": path, "size": 0, "command": profile.command, "mode": profile.mode,
+        "env": profile.environment,
         "console": options.console, "root": options.root,
     })
 }

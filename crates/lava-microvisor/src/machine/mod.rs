@@ -58,15 +58,19 @@ pub struct MachineSpec {
     pub memory_mib: u32,
     /// Number of vCPUs.
     pub vcpus: u32,
+    /// It has a VGA; its picture is kept when it changes, while the task runs.
+    pub display: bool,
     /// The tap's shared library; without it nothing inside the guest is seen.
     pub tap: Option<PathBuf>,
     /// Path of the launcher in the guest: [`LAUNCHER`].
     pub launcher: String,
-    /// What the guest is answered on its network.
-    pub net: lava_net::Mode,
+    /// What the guest is answered on its network; none: it has no network card.
+    pub net: Option<lava_net::Mode>,
+    /// What a simulated network's web has.
+    pub net_content: lava_net::Content,
     /// Whether every system call is told.
     pub api_trace: bool,
-    /// Kinds of events that the tap holds until [`super::Item::Ask`] is answered; those of disk and kernel memory always are.
+    /// Kinds of events that the tap and the network hold until [`super::Item::Ask`] is answered; those of disk and kernel memory always are.
     pub asks: Vec<&'static str>,
     /// An existing folder for what is kept: `console.log`, `qemu.log`, `traffic.pcapng`, `vda.overlay`.
     pub session_dir: PathBuf,

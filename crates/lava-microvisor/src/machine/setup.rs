@@ -74,7 +74,7 @@ impl Drop for Runtime {
 pub(super) struct Machine {
     pub process: Process,
     pub disks: Vec<DiskServer>,
-    pub net: NetServer,
+    pub net: Option<NetServer>,
     pub feeder: Arc<Feeder>,
     pub merger: JoinHandle<Summary>,
     pub happenings: Sender<Happening>,
@@ -82,12 +82,13 @@ pub(super) struct Machine {
     pub qmp: PathBuf,
     pub port: PathBuf,
     pub ram: PathBuf,
+    pub session_dir: PathBuf,
     /// Clone: where QEMU finds the devices' state.
     pub state: Option<PathBuf>,
     /// Where QEMU may write what is to be saved.
     pub save_to: Option<PathBuf>,
-    /// The guest's network address.
-    pub mac: [u8; 6],
+    /// The address of the guest's network card, if it has one.
+    pub mac: Option<[u8; 6]>,
     pub report: MachineReport,
     pub _runtime: Runtime,
 }
@@ -136,18 +137,26 @@ pub(super) fn set_up(
     }
     let capture = spec.session_dir.join("traffic.pcapng");
     let mac = if clone.is_some() { fresh_mac() } else { MAC };
-    let net = NetConfig { socket: runtime.at("net"), capture, mac_of_guest: Some(mac), mode: spec.net };
-    let net = NetServer::start(net, outlet)?;
-    runtime.give(&runtime.at("net"))?;
+    let net = match spec.net {
+        Some(mode) => {
+            let (socket, content) = (runtime.at("net"), spec.net_content.clone());
+            let waits = lava_net::Waits::of(&spec.asks);
+            let net = NetConfig { socket: socket.clone(), capture, mac_of_guest: Some(mac), mode, content, waits };
+            let net = NetServer::start(net, outlet)?;
+            runtime.give(&socket)?;
+            Some(net)
+        }
+        None => None,
+    };
 
     let layout = Layout {
         memory_mib,
         vcpus,
+        display: spec.display,
         ram: clone.as_ref().map_or_else(|| runtime.at("ram"), |(ram, _)| ram.clone()),
         clone: clone.is_some(),
         disks: ["vda", "vdb"][..disks.len()].iter().map(|name| runtime.at(name)).collect(),
-        net: runtime.at("net"),
-        mac: MAC,
+        net: net.is_some().then(|| (runtime.at("net"), MAC)),
         qmp: runtime.at("qmp"),
         port: runtime.at("task"),
         tap: tap.map(|tap| Tap { origin_ns, ..tap }),
@@ -197,10 +206,11 @@ pub(super) fn set_up(
         happened,
         qmp: layout.qmp,
         port: layout.port,
+        session_dir: spec.session_dir.clone(),
         ram: layout.ram,
         state: clone.map(|(_, state)| state),
         save_to: None,
-        mac,
+        mac: spec.net.map(|_| mac),
         report,
         _runtime: runtime,
     })

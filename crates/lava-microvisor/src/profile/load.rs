@@ -1,13 +1,14 @@
 //! From a profile's file to a [`Profile`].
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::Profile;
 use super::recognise::Condition;
+use super::{Network, Profile};
 
 const FILE_LIMIT: u64 = 64 << 10;
 const FILES_LIMIT: usize = 256;
@@ -78,6 +79,12 @@ struct Raw {
     #[serde(default)]
     scenario_disk: bool,
     unpacks: Option<String>,
+    image: Option<String>,
+    #[serde(default)]
+    display: bool,
+    #[serde(default)]
+    environment: BTreeMap<String, String>,
+    network: Option<Network>,
     #[serde(default)]
     variant: Vec<RawVariant>,
 }
@@ -189,6 +196,10 @@ fn build(mut raw: Raw) -> Result<Vec<Profile>, String> {
             priority: raw.priority,
             scenario_disk: raw.scenario_disk,
             unpacks: raw.unpacks.clone(),
+            image: raw.image.clone(),
+            display: raw.display,
+            environment: raw.environment.clone(),
+            network: raw.network,
             recognise,
         });
     }

@@ -10,14 +10,41 @@
 mod load;
 mod recognise;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use load::ProfileError;
 pub use load::file as load_file;
 use recognise::Condition;
+use serde::Deserialize;
 
 /// The longest name a task's file gets in the guest, bytes (Linux's `NAME_MAX` is 255).
 const NAME_LIMIT: usize = 200;
+
+/// What a guest's network answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// There is no network card.
+    None,
+    /// Names and connections are refused.
+    Refused,
+    /// The Internet is played.
+    #[default]
+    Simulated,
+}
+
+impl Network {
+    /// As the network is told; none: there is none.
+    #[must_use]
+    pub const fn mode(self) -> Option<lava_net::Mode> {
+        match self {
+            Self::None => None,
+            Self::Refused => Some(lava_net::Mode::Refuse),
+            Self::Simulated => Some(lava_net::Mode::Simulated),
+        }
+    }
+}
 
 /// How one kind of task is recognised and opened.
 #[derive(Clone, Debug)]
@@ -45,6 +72,14 @@ pub struct Profile {
     pub warm: Vec<String>,
     /// The content is an archive: the directory that the command unpacks it into, with `{task}` as in the command.
     pub unpacks: Option<String>,
+    /// The guest image that has its programs; none: the ordinary one.
+    pub image: Option<String>,
+    /// It wants a screen.
+    pub display: bool,
+    /// Added to the environment of its programs.
+    pub environment: BTreeMap<String, String>,
+    /// What its guest's network answers, if the user does not say.
+    pub network: Option<Network>,
     /// The highest wins.
     pub priority: i32,
     /// It opens its tasks with programs that a second disk brings.
@@ -62,7 +97,9 @@ impl Profile {
     /// Where a file of this name is put in the guest. The name is reduced to one harmless path component.
     #[must_use]
     pub fn guest_path(&self, name: &str) -> String {
-        let base = name.rsplit('/').next().unwrap_or_default();
+        // An address is opened through a page of ours, whatever it ends with.
+        let address = name.starts_with("http://") || name.starts_with("https://");
+        let base = if address { "address" } else { name.rsplit('/').next().unwrap_or_default() };
         let mut base: String = base.chars().map(|c| if c.is_control() { '_' } else { c }).collect();
         while base.len() > NAME_LIMIT {
             base.pop();
@@ -202,11 +239,49 @@ mod tests {
     }
 
     #[test]
+    fn documents_and_pages_are_known_by_content_and_name_their_image() {
+        check("x", &zip("word/document.xml"), Some(("office", "/usr/lib/libreoffice/program/soffice.bin")));
+        check("x.zip", &zip("META-INF/manifest.xml"), Some(("office", "/usr/lib/libreoffice/program/soffice.bin")));
+        check(
+            "x.xls",
+            b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+            Some(("office", "/usr/lib/libreoffice/program/soffice.bin")),
+        );
+        check("x.msi", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", None);
+        check("x.doc", b"{\\rtf1 }", Some(("office", "/usr/lib/libreoffice/program/soffice.bin")));
+        check("x.docx", b"text", None);
+        check("x", b"<!DOCTYPE html><p>", Some(("web", "/usr/lib/firefox-esr/firefox-esr")));
+        check("x.htm", b"<p>", Some(("web", "/usr/lib/firefox-esr/firefox-esr")));
+        check("x", b"<p>", None);
+        let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../images");
+        for profile in shipped().iter() {
+            if let Some(image) = &profile.image {
+                assert!(recipes.join(format!("{image}.toml")).is_file(), "{}: {image}", profile.name);
+            }
+        }
+    }
+
+    #[test]
     fn an_archive_is_unpacked_beside_itself_with_the_password() {
         let archive = shipped().with_password("a b").named("archive", "", b"").expect("archive").clone();
         assert_eq!(archive.command_for("/t", "n"), ["/usr/bin/7zz", "x", "-y", "-bd", "-pa b", "-o/t.d", "/t"]);
         assert_eq!(archive.unpacked("/t").as_deref(), Some("/t.d"));
         assert_eq!(shipped().named("archive", "", b"").expect("archive").clone().with_password("").command[4], "-p");
+    }
+
+    #[test]
+    fn a_profile_can_say_what_its_network_is() {
+        let text = |network: &str| {
+            format!(
+                "name='x'\ndescription=''\nrecognise=[{{text=true}}]\ncommand=['{{task}}']\ndirectory='/'\nmode='0644'\n\
+                 memory_mib=512\n{network}"
+            )
+        };
+        let network = |line| load::parse(Path::new("x.toml"), &text(line)).map(|profiles| profiles[0].network);
+        assert_eq!(network("").expect("profile"), None);
+        assert_eq!(network("network='none'").expect("profile").map(Network::mode), Some(None));
+        assert_eq!(network("network='simulated'").expect("profile"), Some(Network::Simulated));
+        assert!(network("network='egress'").is_err());
     }
 
     #[test]
@@ -223,6 +298,10 @@ mod tests {
         let jar = profiles.named("jar", "", b"").expect("jar");
         assert_eq!(jar.guest_path("../../etc/x"), "/home/user/x.jar");
         assert_eq!(jar.guest_path(".."), "/home/user/task.jar");
+        assert_eq!(
+            shipped().named("web", "", b"").expect("web").guest_path("http://x/y.sh"),
+            "/home/user/address.html"
+        );
         assert_eq!(jar.guest_path("a\nb.jar"), "/home/user/a_b.jar");
         assert!(jar.guest_path(&"ü".repeat(500)).len() < 230);
         assert_eq!(jar.command_for("/t", "n"), ["/usr/bin/java", "-jar", "/t"]);

@@ -12,19 +12,27 @@ use crate::template::KernelPlace;
 const SOCKET_PATH: usize = 107;
 const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
 
+/// The VGA's memory: 1024x768 with four bytes a pixel is 3 MiB; a clone reads all of it from its template.
+const VGA_MIB: u32 = 8;
+/// What its monitor says it likes best, which the guest's X server takes.
+const WIDTH: u32 = 1024;
+const HEIGHT: u32 = 768;
+
 /// The machine that QEMU is to make, and where everything lies.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
     pub memory_mib: u32,
     pub vcpus: u32,
+    /// A VGA, for a guest that draws.
+    pub display: bool,
     /// The file behind the guest's memory.
     pub ram: PathBuf,
     /// The memory is a template's, mapped privately, and the devices' state comes over QMP.
     pub clone: bool,
     /// NBD sockets of vda, vdb...
     pub disks: Vec<PathBuf>,
-    pub net: PathBuf,
-    pub mac: [u8; 6],
+    /// Socket of the network and address of the card; none: there is no card.
+    pub net: Option<(PathBuf, [u8; 6])>,
     pub qmp: PathBuf,
     pub port: PathBuf,
     pub tap: Option<Tap>,
@@ -82,12 +90,18 @@ impl Layout {
                 format!("virtio-blk-pci,drive={name},serial={name},bootindex={boot},werror=report,rerror=report"),
             );
         }
-        let path = socket(&self.net)?;
-        out.option("-netdev", format!("stream,id=n0,server=off,addr.type=unix,addr.path={path},reconnect-ms=500"));
-        let mac: Vec<String> = self.mac.iter().map(|byte| format!("{byte:02x}")).collect();
-        out.option("-device", format!("virtio-net-pci,netdev=n0,mac={},romfile=", mac.join(":")));
+        if let Some((net, mac)) = &self.net {
+            let path = socket(net)?;
+            out.option("-netdev", format!("stream,id=n0,server=off,addr.type=unix,addr.path={path},reconnect-ms=500"));
+            let mac: Vec<String> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
+            out.option("-device", format!("virtio-net-pci,netdev=n0,mac={},romfile=", mac.join(":")));
+        }
         out.option("-chardev", format!("socket,id=qmp,path={},server=on,wait=off", socket(&self.qmp)?));
         out.option("-mon", "chardev=qmp,mode=control").option("-sandbox", SANDBOX);
+        if self.display {
+            // Last, so that the other devices have the same places with it and without.
+            out.option("-device", format!("VGA,vgamem_mb={VGA_MIB},xres={WIDTH},yres={HEIGHT}"));
+        }
         if let Some(tap) = &self.tap {
             out.option("-plugin", tap.argument(&ram)?);
         }
@@ -149,11 +163,11 @@ mod tests {
         Layout {
             memory_mib: 512,
             vcpus: 2,
+            display: false,
             ram: at("ram"),
             clone: false,
             disks: vec![at("vda.nbd"), at("vdb.nbd")],
-            net: at("net"),
-            mac: [0x52, 0x54, 0, 0, 0, 1],
+            net: Some((at("net"), [0x52, 0x54, 0, 0, 0, 1])),
             qmp: at("qmp"),
             port: at("task"),
             tap: Some(Tap {
@@ -171,8 +185,16 @@ mod tests {
 
     #[test]
     fn a_clone_waits_for_its_state_and_does_not_change_its_template() {
+        let line = Layout { display: true, ..layout("/r") }.arguments().expect("arguments").join(" ");
+        assert!(line.contains("-device VGA,vgamem_mb=8,xres=1024,yres=768"), "{line}");
         let line = Layout { clone: true, ..layout("/r") }.arguments().expect("arguments").join(" ");
         assert!(line.contains("mem-path=/r/ram,share=off,readonly=on,rom=off -incoming defer -S"), "{line}");
+    }
+
+    #[test]
+    fn without_a_network_there_is_no_card() {
+        let line = Layout { net: None, ..layout("/r") }.arguments().expect("arguments").join(" ");
+        assert!(!line.contains("net"), "{line}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use lava_event::codec::{self, Frame};
 use lava_event::{Artifact, Event, GapCause, Kind, Produced, Source};
 use lava_ring::Consumer;
 
+use super::owners::Owners;
 use super::{Asker, Item, Message, Reply, TapAnswers};
 
 /// How long an event may be overtaken, ns.
@@ -90,6 +91,7 @@ pub(crate) struct Merger<'a> {
     order: BinaryHeap<Key>,
     pending: BTreeMap<u64, Produced>,
     arrivals: u64,
+    owners: Owners,
     seq: u64,
     gaps: u64,
     corrupt: bool,
@@ -108,6 +110,7 @@ impl<'a> Merger<'a> {
             order: BinaryHeap::new(),
             pending: BTreeMap::new(),
             arrivals: 0,
+            owners: Owners::default(),
             seq: 0,
             gaps: 0,
             corrupt: false,
@@ -184,6 +187,7 @@ impl<'a> Merger<'a> {
     fn number(&mut self, event: &mut Event) {
         self.seq += 1;
         event.seq = self.seq;
+        self.owners.join(event);
     }
 
     /// Waits for the consumer. If it is gone the item is dropped, and with it a question: that denies it.

@@ -13,6 +13,7 @@
 
 mod feeder;
 mod merge;
+mod owners;
 #[cfg(test)]
 mod tests;
 

@@ -12,9 +12,10 @@ use smoltcp::time::Instant;
 use smoltcp::wire::{HardwareAddress, IpCidr};
 
 use super::{GATEWAY, GUEST, MAC, WORLD, emit, route};
-use crate::Mode;
+use crate::capture::{Capture, Direction};
+use crate::gate::{Gate, Open};
 use crate::peer::{Handled, Peer};
-use crate::world::At;
+use crate::world::{At, World};
 
 /// The guest, its cable, and everybody else.
 pub struct Guest {
@@ -26,6 +27,8 @@ pub struct Guest {
     frames: u64,
     pub told: Vec<Kind>,
     pub artifacts: Vec<Artifact>,
+    pub capture: Option<Capture>,
+    pub gate: Box<dyn Gate>,
 }
 
 #[derive(Default)]
@@ -78,7 +81,18 @@ impl Guest {
         interface.routes_mut().add_default_ipv4_route(GATEWAY).unwrap();
         let sockets = SocketSet::new(Vec::new());
         let (told, artifacts) = (Vec::new(), Vec::new());
-        Self { interface, cable, sockets, peer, now: Duration::ZERO, frames: 0, told, artifacts }
+        Self {
+            interface,
+            cable,
+            sockets,
+            peer,
+            now: Duration::ZERO,
+            frames: 0,
+            told,
+            artifacts,
+            capture: None,
+            gate: Box::new(Open),
+        }
     }
 
     pub fn connect(&mut self, to: Ipv4Addr, port: u16, from: u16) -> SocketHandle {
@@ -94,6 +108,14 @@ impl Guest {
 
     fn took(&mut self, handled: Handled) -> usize {
         let count = handled.answers.len();
+        if let Some(capture) = &mut self.capture {
+            assert!(handled.secrets.is_empty(), "time alone brings no keys");
+            for frame in &handled.answers {
+                let length = u32::try_from(frame.len()).unwrap();
+                let time = u64::try_from(self.now.as_nanos()).unwrap();
+                capture.record(frame, length, Direction::Outbound, time).unwrap();
+            }
+        }
         self.cable.inbound.extend(handled.answers);
         for (kind, artifacts) in handled.told {
             self.told.push(kind);
@@ -105,7 +127,16 @@ impl Guest {
     /// Gives the peer a frame that the guest's TCP did not make; how many answers came.
     pub fn raw(&mut self, frame: &[u8]) -> usize {
         self.frames += 1;
-        let handled = self.peer.handle(frame, At { now: self.now, frame: self.frames });
+        let mut handled = self.peer.handle(frame, At { now: self.now, frame: self.frames }, &mut *self.gate);
+        let secrets = std::mem::take(&mut handled.secrets);
+        if let Some(capture) = &mut self.capture {
+            if !secrets.is_empty() {
+                capture.secrets(&secrets).unwrap();
+            }
+            let length = u32::try_from(frame.len()).unwrap();
+            let time = u64::try_from(self.now.as_nanos()).unwrap();
+            capture.record(frame, length, Direction::Inbound, time).unwrap();
+        }
         self.took(handled)
     }
 
@@ -121,7 +152,7 @@ impl Guest {
             }
             let mut ticked = 0;
             if self.peer.deadline(self.now) == Some(Duration::ZERO) {
-                let handled = self.peer.tick(self.now);
+                let handled = self.peer.tick(self.now, &mut *self.gate);
                 ticked = self.took(handled);
             }
             if quiet && ticked == 0 && self.cable.inbound.is_empty() {
@@ -136,7 +167,7 @@ impl Guest {
         let until = self.now + time;
         while self.now < until {
             self.now += Duration::from_millis(500);
-            let handled = self.peer.tick(self.now);
+            let handled = self.peer.tick(self.now, &mut *self.gate);
             self.took(handled);
             self.settle();
         }
@@ -178,12 +209,12 @@ impl Guest {
 
     pub fn end(&mut self) {
         let told = self.peer.end(self.now);
-        self.took(Handled { told, answers: Vec::new() });
+        self.took(Handled { told, ..Handled::default() });
     }
 }
 
 pub fn simulated() -> Guest {
-    Guest::new(Peer::new(None, Mode::Simulated, 7))
+    Guest::new(Peer::new(None, Some(World::default()), 7))
 }
 
 #[test]
@@ -241,4 +272,19 @@ fn datagrams_are_taken_and_told_when_they_stop() {
     guest.wait(Duration::from_secs(40));
     assert_eq!(guest.streams(), [("unknown".into(), 12, 0, "idle".into())]);
     assert_eq!(&guest.artifacts[0].bytes[..], b"beaconbeacon");
+}
+
+#[test]
+fn the_lan_has_some_hosts_with_some_ports() {
+    let mut guest = simulated();
+    let neighbour = |last| Ipv4Addr::new(10, 77, 0, last);
+    let open = guest.connect(neighbour(20), 22, 40_000);
+    let closed = guest.connect(neighbour(20), 445, 40_001);
+    let nobody = guest.connect(neighbour(99), 22, 40_002);
+    guest.settle();
+    assert!(guest.say(open, b"").starts_with(b"SSH-2.0-"));
+    assert!(!guest.socket(closed).is_open(), "refused");
+    assert!(guest.socket(nobody).is_open() && !guest.socket(nobody).may_send(), "nobody answers");
+    assert_eq!(guest.raw(&super::arp(neighbour(99))), 0);
+    assert_eq!(guest.raw(&super::arp(neighbour(21))), 1);
 }

@@ -10,7 +10,7 @@ use lava_event::{Action, Event, Kind, Outlet, Produced, Source};
 use smoltcp::wire::DhcpMessageType;
 
 use super::{GATEWAY, GUEST, WORLD, arp, dhcp, emit, query, route, syn};
-use crate::{Mode, NetConfig, NetServer};
+use crate::{Content, Mode, NetConfig, NetServer, Waits};
 
 #[derive(Default)]
 struct Log(Mutex<Vec<Event>>);
@@ -28,12 +28,12 @@ impl Outlet for Log {
     fn settle(&self, _: &Event, _: Action, _: &str) {}
 }
 
-fn send(stream: &mut UnixStream, frame: &[u8]) {
+pub fn send(stream: &mut UnixStream, frame: &[u8]) {
     stream.write_all(&u32::try_from(frame.len()).unwrap().to_be_bytes()).unwrap();
     stream.write_all(frame).unwrap();
 }
 
-fn receive(stream: &mut UnixStream) -> Vec<u8> {
+pub fn receive(stream: &mut UnixStream) -> Vec<u8> {
     let mut length = [0; 4];
     stream.read_exact(&mut length).unwrap();
     let mut frame = vec![0; usize::try_from(u32::from_be_bytes(length)).unwrap()];
@@ -41,7 +41,15 @@ fn receive(stream: &mut UnixStream) -> Vec<u8> {
     frame
 }
 
-fn judge(tool: &str, arguments: &[&str], capture: &Path) -> String {
+pub fn ping() -> Vec<u8> {
+    let mut frame = emit::echo_reply(route(GATEWAY), [0, 1, 0, 1], b"ping");
+    frame[34] = 8; // Type: echo request. The checksum falls by as much as the type's byte rises.
+    let sum = u16::from_be_bytes([frame[36], frame[37]]) - 0x0800;
+    frame[36..38].copy_from_slice(&sum.to_be_bytes());
+    frame
+}
+
+pub fn judge(tool: &str, arguments: &[&str], capture: &Path) -> String {
     let output = Command::new(tool).args(arguments).arg(capture).output();
     let output = output.unwrap_or_else(|error| panic!("{tool} cannot be run ({error}): run `cargo xtask setup`"));
     assert!(output.status.success(), "{tool}: {}", String::from_utf8_lossy(&output.stderr));
@@ -53,8 +61,14 @@ fn wireshark_agrees() {
     let directory = tempfile::tempdir().unwrap();
     let (socket, capture) = (directory.path().join("net.sock"), directory.path().join("traffic.pcapng"));
     let log = Arc::new(Log::default());
-    let config =
-        NetConfig { socket: socket.clone(), capture: capture.clone(), mac_of_guest: None, mode: Mode::Simulated };
+    let config = NetConfig {
+        socket: socket.clone(),
+        capture: capture.clone(),
+        mac_of_guest: None,
+        mode: Mode::Simulated,
+        content: Content::default(),
+        waits: Waits::default(),
+    };
     let server = NetServer::start(config, log.clone()).unwrap();
 
     // A stream that is not QEMU's is closed; the next one is served.
@@ -63,13 +77,6 @@ fn wireshark_agrees() {
     assert_eq!(broken.read(&mut [0; 1]).unwrap(), 0);
 
     let mut stream = UnixStream::connect(&socket).unwrap();
-    let ping = {
-        let mut frame = emit::echo_reply(route(GATEWAY), [0, 1, 0, 1], b"ping");
-        frame[34] = 8; // Type: echo request. The checksum falls by as much as the type's byte rises.
-        let sum = u16::from_be_bytes([frame[36], frame[37]]) - 0x0800;
-        frame[36..38].copy_from_slice(&sum.to_be_bytes());
-        frame
-    };
     let beacon = emit::udp(route(WORLD), 40_000, 4444, b"beacon");
     let is_beacon = |frame: &[u8]| frame == beacon;
     let frames = [
@@ -79,7 +86,7 @@ fn wireshark_agrees() {
         query(),
         syn(WORLD, 443, 1),
         beacon.clone(),
-        ping,
+        ping(),
     ];
     for frame in &frames {
         send(&mut stream, frame);

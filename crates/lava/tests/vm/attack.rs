@@ -212,6 +212,38 @@ fn the_log_is_enough(ran: &Ran) {
     assert!(told.contains("CHANGED") && told.contains("events.jsonl, line"), "{told}");
 }
 
+/// A real session as a bundle and as a pack: the one is read as the folder is, the other's rules fire on it.
+fn bundle_and_pack(ran: &Ran) {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, pack) = (folder.path().join("s.lava.zip"), folder.path().join("pack"));
+    let run = |arguments: &[&std::ffi::OsStr]| {
+        let output = lava().env("XDG_CONFIG_HOME", folder.path()).args(arguments).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let (dir, verb) = (ran.session.dir().as_os_str(), std::ffi::OsStr::new);
+    let (code, told) = run(&[verb("bundle"), dir, verb("--out"), file.as_os_str()]);
+    assert_eq!(code, Some(0), "{told}");
+    let (code, told) = run(&[verb("verify"), file.as_os_str()]);
+    assert!(code == Some(0) && told.contains("with your own key") && told.contains("evidence: intact"), "{told}");
+    for verb in ["show", "replay", "trace", "events"].map(std::ffi::OsStr::new) {
+        let lines = |told: String| {
+            told.lines().filter(|line| !line.starts_with("report:")).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(lines(run(&[verb, file.as_os_str()]).1), lines(run(&[verb, dir]).1), "{verb:?}");
+    }
+    for name in ["lava", "qemu", "vmlinuz"] {
+        assert!(ran.session.manifest().hashes.contains_key(name), "{name}");
+    }
+
+    let (code, told) = run(&[verb("pack"), file.as_os_str(), verb("--out"), pack.as_os_str()]);
+    assert_eq!(code, Some(0), "{told}");
+    let (code, told) = run(&[verb("replay"), dir, verb("--rules"), pack.join("sigma").as_os_str()]);
+    assert_eq!(code, Some(0), "{told}");
+    for title in ["Files of LAVA session", "Dropped programs of LAVA session"] {
+        assert!(told.lines().any(|line| line.starts_with("only now:") && line.contains(title)), "{title}: {told}");
+    }
+}
+
 /// A real session in every format, judged by the validators of `lava-export`'s own tests.
 fn exports_are_valid(ran: &Ran) {
     let python = std::env::var_os("LAVA_TEST_VALIDATORS").expect("LAVA_TEST_VALIDATORS: run `cargo xtask test`");
@@ -240,6 +272,7 @@ fn observe_lets_the_attack_play_on() {
     let manifest = ran.session.manifest();
     assert_ne!(manifest.mbr_before, manifest.mbr_after, "the real disk's first sector has changed");
     assert!(planted_code_ran(&ran), "the planted boot sector ran after the restart\n{}", ran.console);
+    bundle_and_pack(&ran);
     exports_are_valid(&ran);
 }
 

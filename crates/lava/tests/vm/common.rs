@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use lava_event::{Event, Finding};
+use lava_event::{Action, Event, Finding, Kind};
 use lava_evidence::Session;
 
 /// Much longer than it takes on a busy machine.
@@ -98,4 +98,38 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(begun.elapsed() < LIMIT, "{what}");
         std::thread::sleep(Duration::from_millis(100));
     }
+}
+
+/// Plays a script under a policy, one of ours or the text of one; nothing may be lost.
+pub fn play(script: &str, policy: &str, further: &[&str]) -> Ran {
+    let dir = tempfile::tempdir().unwrap();
+    let task = dir.path().join("task.sh");
+    std::fs::write(&task, format!("#!/bin/sh\n{script}\n")).unwrap();
+    let file = dir.path().join("policy.yaml");
+    let policy = if policy.contains('\n') {
+        std::fs::write(&file, policy).unwrap();
+        file.to_str().unwrap()
+    } else {
+        policy
+    };
+    let task = task.to_str().unwrap();
+    let ran = run(&[&[task, "--policy", policy, "--console"], further].concat());
+    assert!(
+        !ran.events.iter().any(|event| matches!(event.kind, Kind::VmGap { .. })),
+        "nothing was lost: {}",
+        ran.stderr
+    );
+    ran
+}
+
+/// What was decided on the events that `wanted` chooses: action, rule, outcome.
+pub fn decisions(ran: &Ran, wanted: impl Fn(&Event) -> bool) -> Vec<(Action, Option<String>, String)> {
+    let of = |event: &Event| match &event.kind {
+        Kind::VmDecision { subject, action, rule, outcome, .. } => {
+            let about = ran.events.iter().find(|event| event.seq == *subject)?;
+            wanted(about).then(|| (*action, rule.clone(), outcome.clone()))
+        }
+        _ => None,
+    };
+    ran.events.iter().filter_map(of).collect()
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use lava_event::{Kind, Verdict};
 
-use crate::common::{Ran, run};
+use crate::common::{Ran, lava, root, run};
 
 const HONEST: &str = "#!/bin/sh\necho checked > /home/user/checked\n";
 /// Writes a job for the user's next login, and runs a program that it unpacks from itself.
@@ -110,4 +110,28 @@ fn hostile_content_of_nested_archives_is_found() {
     assert!(dropped.title.contains("/tmp/.update"), "{}", dropped.title);
     assert!(!ran.findings.iter().any(|finding| finding.title.contains("setup.sh was run")), "content is not dropped");
     assert_eq!(ran.session.manifest().verdict, Some(Verdict::Malicious));
+}
+
+#[test]
+fn a_screen_s_picture_is_kept() {
+    let folder = folder(&[("check.sh", HONEST)]);
+    // The ordinary image draws nothing, so the picture is the firmware's text.
+    let shipped = std::fs::read_to_string(root().join("images/profiles/script.toml")).unwrap();
+    let profile = folder.path().join("screen.toml");
+    std::fs::write(&profile, shipped.replace("memory_mib", "display = true\nmemory_mib")).unwrap();
+    let ran = open(folder.path().join("check.sh"), &["--profile", profile.to_str().unwrap()]);
+    check_clean(&ran);
+    let pictures = |event: &lava_event::Event| match event.kind {
+        Kind::VmScreen { picture } => Some(picture),
+        _ => None,
+    };
+    let last = ran.events.iter().filter_map(pictures).next_back().expect("a picture");
+    let file = folder.path().join("screen.png");
+    let screen = lava().arg("screen").arg(ran.session.dir()).arg(&file).output().unwrap();
+    assert!(screen.status.success(), "{}", String::from_utf8_lossy(&screen.stderr));
+    let picture = std::fs::read(&file).unwrap();
+    assert_eq!(lava_event::Sha256::of(&picture), last);
+    // Debian's own Python again: the library that judges the picture is a Debian package.
+    let judge = "import sys\nfrom PIL import Image\nimage = Image.open(sys.argv[1])\nimage.load()\nassert image.format == 'PNG' and image.size[0] >= 640, image\n";
+    tool(folder.path(), "/usr/bin/python3", &["-c", judge, "screen.png"]);
 }

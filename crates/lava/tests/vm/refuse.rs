@@ -1,52 +1,18 @@
 //! What a policy refuses does not happen: an open to write, an exec, a module's code.
 
-use std::path::Path;
-
 use lava_event::{Action, Event, Kind};
 
-use crate::common::{Ran, root, run, scenario};
+use crate::common::{self, Ran, decisions, root, scenario};
 
 /// Plays a script under a policy; `disk`: what lies in /opt/scenario.
 fn play(script: &str, disk: &str, policy: &str, kernel: &str, further: &[&str]) -> Ran {
-    let dir = tempfile::tempdir().unwrap();
-    let task = dir.path().join("task.sh");
-    std::fs::write(&task, format!("#!/bin/sh\n{script}\n")).unwrap();
-    let policy = if policy.contains('\n') {
-        let file = dir.path().join("policy.yaml");
-        std::fs::write(&file, policy).unwrap();
-        text(&file)
-    } else {
-        policy.to_owned()
-    };
-    let (task, disk) = (text(&task), text(&scenario(disk)));
-    let arguments = ["--disk", &disk, "--policy", &policy, "--kernel", kernel, "--console"];
-    let ran = run(&[&[task.as_str()], &arguments[..], further].concat());
-    assert!(
-        !ran.events.iter().any(|event| matches!(event.kind, Kind::VmGap { .. })),
-        "nothing was lost: {}",
-        ran.stderr
-    );
-    ran
-}
-
-fn text(path: &Path) -> String {
-    path.to_str().unwrap().to_owned()
+    let disk = scenario(disk);
+    let disk = disk.to_str().unwrap();
+    common::play(script, policy, &[&["--disk", disk, "--kernel", kernel], further].concat())
 }
 
 fn said(ran: &Ran, line: &str) {
     assert!(ran.console.lines().any(|seen| seen.ends_with(line)), "the console does not say `{line}`\n{}", ran.console);
-}
-
-/// What was decided on the events that `wanted` chooses: action, rule, outcome.
-fn decisions(ran: &Ran, wanted: impl Fn(&Event) -> bool) -> Vec<(Action, Option<String>, String)> {
-    let of = |event: &Event| match &event.kind {
-        Kind::VmDecision { subject, action, rule, outcome, .. } => {
-            let about = ran.events.iter().find(|event| event.seq == *subject)?;
-            wanted(about).then(|| (*action, rule.clone(), outcome.clone()))
-        }
-        _ => None,
-    };
-    ran.events.iter().filter_map(of).collect()
 }
 
 fn autostart_places_are_not_opened(kernel: &str) {
@@ -145,8 +111,9 @@ fn a_refused_program_runs_no_instruction_on_6_12() {
 }
 
 fn a_refused_module_does_nothing(kernel: &str) {
-    let profile = text(&root().join("scenarios/watcher/profile.toml"));
-    let ran = play("exec /opt/scenario/load cr0", "watcher.img", "contain", kernel, &["--profile", &profile]);
+    let profile = root().join("scenarios/watcher/profile.toml");
+    let profile = profile.to_str().unwrap();
+    let ran = play("exec /opt/scenario/load cr0", "watcher.img", "contain", kernel, &["--profile", profile]);
     let load =
         |event: &Event| matches!(&event.kind, Kind::KernelModuleLoad { name, .. } if name.to_string() == "watcher");
     let decided = decisions(&ran, load);

@@ -86,6 +86,9 @@ impl Life {
         let found = match task.members.recognise(name, &member.content) {
             _ if member.size == 0 => Err("it is empty".to_owned()),
             None => Err("no profile recognises it".to_owned()),
+            Some(Profile { image: Some(image), .. }) if task.profile.image.as_ref() != Some(image) => Err(format!(
+                "its programs are in another image: open it by itself, or the archive with --image {image}"
+            )),
             Some(_) if opened >= MAX_OPENED => Err(format!("{MAX_OPENED} files were opened before")),
             Some(profile) if profile.unpacks.is_some() && folder.depth >= MAX_DEPTH => {
                 Err(format!("it lies within {MAX_DEPTH} archives"))

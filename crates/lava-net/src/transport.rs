@@ -1,0 +1,155 @@
+//! What our hosts do with a TCP segment, a datagram, a ping: the table is at the head of `peer`.
+
+use std::net::Ipv4Addr;
+
+use lava_event::{Action, Protocol};
+use smoltcp::wire::{EthernetAddress, Icmpv4Message, Icmpv4Packet, TcpPacket, UdpPacket};
+
+use crate::dhcp;
+use crate::emit::{self, Route};
+use crate::flow::Step;
+use crate::gate::takes;
+use crate::peer::{Ipv4, Outcome, Peer, Simulated, Verdict};
+use crate::world::{At, Context, Report};
+use crate::{dns, lan};
+
+const DNS: u16 = 53;
+
+/// Source and destination port, which TCP and UDP have in the same place; 0 if cut off.
+pub fn ports(payload: &[u8]) -> (u16, u16) {
+    payload.first_chunk().map_or((0, 0), |&[a, b, c, d]| (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
+}
+
+impl Peer {
+    pub(crate) fn tcp(&mut self, ip: &Ipv4<'_>, at: At, report: &mut Report<'_>) -> Outcome {
+        let ports = if ip.first { ports(ip.payload) } else { (0, 0) };
+        let mut outcome = Outcome::dropped(Protocol::Tcp, ports);
+        let Ok(segment) = TcpPacket::new_checked(ip.payload) else { return outcome };
+        let intact = segment.verify_checksum(&ip.from_guest.into(), &ip.route.from.into());
+        if !ip.sound || !intact || ports.0 == 0 || ports.1 == 0 {
+            return outcome;
+        }
+        let ends = ip.ends(ports);
+        let opens = segment.syn() && !segment.ack() && !segment.rst();
+        outcome.step = Step { opens, closes: true };
+        let goes_on = self.simulated.as_ref().is_some_and(|simulated| simulated.stack.knows(&ends));
+        let would = self.simulates() && lan::accepts(ip.route.from, ports.1);
+        if opens && !goes_on {
+            let would = if would { Verdict::Accepted } else { Verdict::Refused };
+            outcome = ruled(outcome, report.flow(Protocol::Tcp, ends, would, at.frame));
+        }
+        if let Some(simulated) = &mut self.simulated
+            && (goes_on || (opens && takes(outcome.ruling, would)))
+        {
+            let Simulated { stack, world, .. } = simulated;
+            stack.packet(ip.bytes, ends, opens, at, world, report);
+            outcome.step.closes = !stack.knows(&ends);
+            return Outcome { verdict: Verdict::Accepted, answers: simulated.frames(), ..outcome };
+        }
+        if segment.rst() {
+            return outcome;
+        }
+        outcome.with(Verdict::Refused, emit::tcp_reset(ip.route, &segment))
+    }
+
+    pub(crate) fn udp(&mut self, ip: &Ipv4<'_>, at: At, report: &mut Report<'_>) -> Outcome {
+        let ports = if ip.first { ports(ip.payload) } else { (0, 0) };
+        let mut outcome = Outcome::dropped(Protocol::Udp, ports);
+        let Ok(datagram) = UdpPacket::new_checked(ip.payload) else { return outcome };
+        let intact = datagram.verify_checksum(&ip.from_guest.into(), &ip.route.from.into());
+        if !ip.whole || !intact {
+            return outcome;
+        }
+        let to_mac = ip.route.from_mac;
+        let to_dhcp = (ip.route.from.is_broadcast() && to_mac.is_broadcast())
+            || (ip.route.from == lan::GATEWAY && to_mac.0 == lan::gateway_mac());
+        if ports == (dhcp::CLIENT, dhcp::SERVER) && to_dhcp {
+            return dhcp(ip, outcome, datagram.payload());
+        }
+        if !ip.sound || ports.0 == 0 || ports.1 == 0 {
+            return outcome;
+        }
+        let simulates = self.simulates();
+        let would = match (simulates, ports.1) {
+            (false, _) => Verdict::Refused,
+            (true, DNS) => Verdict::Answered,
+            (true, _) => Verdict::Accepted,
+        };
+        outcome = self.ruled(ip, outcome, would, at, report);
+        let takes = takes(outcome.ruling, simulates);
+        if ports.1 == DNS {
+            return self.name(ip, outcome, datagram.payload(), takes, at, report);
+        }
+        let Some(simulated) = self.simulated.as_mut().filter(|_| takes) else {
+            return outcome.with(Verdict::Refused, emit::port_unreachable(ip.route, ip.bytes));
+        };
+        simulated.datagrams.take(ip.ends(ports), datagram.payload(), at, &mut simulated.world, report);
+        Outcome { verdict: Verdict::Accepted, ..outcome }
+    }
+
+    /// A datagram on port 53.
+    fn name(
+        &mut self,
+        ip: &Ipv4<'_>,
+        outcome: Outcome,
+        query: &[u8],
+        takes: bool,
+        at: At,
+        report: &mut Report<'_>,
+    ) -> Outcome {
+        let reply = match &mut self.simulated {
+            Some(simulated) if outcome.ruling != Some(Action::Deny) => {
+                let origin = ip.ends(outcome.ports).origin;
+                Context { at, world: &mut simulated.world, report }.name(Protocol::Udp, origin, query, takes)
+            }
+            _ => dns::refuse(query).map(|reply| (reply, Verdict::Refused)),
+        };
+        let Some((reply, verdict)) = reply else { return outcome };
+        let to = outcome.ports.0;
+        outcome.with(verdict, emit::udp(ip.route, DNS, to, &reply))
+    }
+
+    pub(crate) fn icmp(&mut self, ip: &Ipv4<'_>, at: At, report: &mut Report<'_>) -> Outcome {
+        let outcome = Outcome::dropped(Protocol::Icmp, (0, 0));
+        let Ok(packet) = Icmpv4Packet::new_checked(ip.payload) else { return outcome };
+        let ping =
+            packet.msg_type() == Icmpv4Message::EchoRequest && packet.msg_code() == 0 && packet.verify_checksum();
+        if !ip.sound || !ping || !(self.simulates() || ip.route.from == lan::GATEWAY) {
+            return outcome;
+        }
+        let outcome = self.ruled(ip, outcome, Verdict::Answered, at, report);
+        let Some((head, data)) = ip.payload.split_first_chunk::<8>().filter(|_| takes(outcome.ruling, true)) else {
+            return outcome;
+        };
+        outcome.with(Verdict::Answered, emit::echo_reply(ip.route, [head[4], head[5], head[6], head[7]], data))
+    }
+
+    /// With what the policy says of the packet's flow: asked if this is its first.
+    fn ruled(&self, ip: &Ipv4<'_>, outcome: Outcome, would: Verdict, at: At, report: &mut Report<'_>) -> Outcome {
+        let ends = ip.ends(outcome.ports);
+        match self.flows.ruling(&(outcome.protocol, ends.origin, ends.destination)) {
+            Some(ruling) => Outcome { ruling, ..outcome },
+            None => {
+                let ruling = report.flow(outcome.protocol, ends, would, at.frame);
+                ruled(outcome, ruling)
+            }
+        }
+    }
+}
+
+/// With the answer to a question about the flow.
+fn ruled(outcome: Outcome, ruling: Option<Action>) -> Outcome {
+    Outcome { ruling, asked: ruling.is_some(), ..outcome }
+}
+
+fn dhcp(ip: &Ipv4<'_>, outcome: Outcome, message: &[u8]) -> Outcome {
+    let Some(reply) = dhcp::answer(message, ip.route.to_mac) else { return outcome };
+    let route = Route {
+        to_mac: if reply.broadcast { EthernetAddress::BROADCAST } else { ip.route.to_mac },
+        to: if reply.broadcast { Ipv4Addr::BROADCAST } else { lan::GUEST },
+        from_mac: EthernetAddress(lan::gateway_mac()),
+        from: lan::GATEWAY,
+    };
+    let answer = emit::udp(route, dhcp::SERVER, dhcp::CLIENT, &reply.message);
+    Outcome { lease: reply.lease, ..outcome.with(Verdict::Answered, answer) }
+}
