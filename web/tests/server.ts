@@ -25,7 +25,7 @@ export class Server {
 
   /** Another `lava serve ...` over the same sessions; what it printed. */
   also(args: string[], input = ''): string {
-    return execFileSync(PROGRAM, ['serve', ...args, '--sessions', this.sessions], { input, encoding: 'utf8' }).trim();
+    return execFileSync(PROGRAM, ['serve', ...args, '--sessions', this.sessions], { input, encoding: 'utf8', stdio: 'pipe' }).trim();
   }
 
   stop(): void {

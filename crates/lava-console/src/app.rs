@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use lava_evidence::Session;
 use serde::Serialize;
 use tokio::sync::Semaphore;
 use utoipa::ToSchema;
@@ -166,11 +167,26 @@ impl App {
     /// # Errors
     /// If there is no such session.
     pub fn session(&self, id: &str) -> Answer<Arc<SessionFacts>> {
-        if folder::find(&self.config.sessions, id).is_some_and(|dir| dir.join("manifest.json").exists()) {
+        if self.has_begun(id) {
             return self.facts.of(&self.config.sessions, id);
         }
         let job = folder::is_id(id).then(|| self.store.job(id)).transpose()?.flatten();
         job.map(|job| Arc::new(job.facts())).ok_or_else(|| ApiError::not_found("such session"))
+    }
+
+    /// The session of this id; none while its task waits to begin: there is nothing to tell of it yet.
+    ///
+    /// # Errors
+    /// If there is no such session, or its folder cannot be read.
+    pub fn begun(&self, id: &str) -> Answer<Option<Session>> {
+        if self.has_begun(id) {
+            return folder::open(&self.config.sessions, id).map(Some);
+        }
+        self.session(id).map(|_| None)
+    }
+
+    fn has_begun(&self, id: &str) -> bool {
+        folder::find(&self.config.sessions, id).is_some_and(|dir| dir.join("manifest.json").exists())
     }
 }
 

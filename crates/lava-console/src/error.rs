@@ -1,7 +1,11 @@
 //! What a request is answered that cannot be done: a code for programs, a sentence for people, and what to do.
 
 use axum::Json;
+use axum::body::to_bytes;
+use axum::extract::Request;
 use axum::http::StatusCode;
+use axum::http::header::{ALLOW, CONTENT_TYPE};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -22,6 +26,32 @@ struct ErrorFacts {
     /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     help: Option<String>,
+}
+
+/// Longest refusal of the framework's own that is passed on, bytes.
+const MAX_WORDS: usize = 4096;
+
+/// Makes the framework's own refusals (a body that is no JSON, a number that is none, another method) an [`ErrorBody`] too.
+pub async fn in_one_form(request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    let status = response.status();
+    let json = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
+    if !status.is_client_error() || json {
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    let words = to_bytes(body, MAX_WORDS).await.unwrap_or_default();
+    let words = String::from_utf8_lossy(&words);
+    let (code, words) = match status {
+        StatusCode::METHOD_NOT_ALLOWED => ("method_not_allowed", "this cannot be asked of that path".into()),
+        StatusCode::PAYLOAD_TOO_LARGE => ("too_large", words),
+        _ => ("bad_request", words),
+    };
+    let mut response = ApiError::new(status, code, words).into_response();
+    if let Some(allowed) = parts.headers.get(ALLOW) {
+        response.headers_mut().insert(ALLOW, allowed.clone());
+    }
+    response
 }
 
 /// Why a request was not carried out.

@@ -10,11 +10,13 @@ use axum::{Json, Router, middleware};
 use axum_server::Handle;
 use axum_server::tls_rustls::RustlsConfig;
 use utoipa::OpenApi;
+use utoipa::openapi::{ContentBuilder, Ref, ResponseBuilder};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
 use crate::app::{App, Config};
 use crate::auth::{guard, headers};
+use crate::error::{ErrorBody, in_one_form};
 use crate::store::StoreError;
 use crate::{assets, routes as r};
 
@@ -57,6 +59,7 @@ pub enum ServeError {
 #[derive(OpenApi)]
 #[openapi(
     info(title = "LAVA", description = "Live Attack Visualization & Analysis: sessions of a host, live and recorded."),
+    components(schemas(ErrorBody)),
     modifiers(&Secured)
 )]
 struct Api;
@@ -78,8 +81,33 @@ impl utoipa::Modify for Secured {
     }
 }
 
+/// What any request may be answered beside what its route says.
+const REFUSALS: [(&str, &str); 6] = [
+    ("400", "it makes no sense"),
+    ("401", "nobody is logged in"),
+    ("403", "not with this role, or without X-Lava-CSRF"),
+    ("413", "it is too large"),
+    ("415", "the body is of another type"),
+    ("422", "the body is not what is expected"),
+];
+
 /// All routes, and their description.
 fn routes() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
+    let (router, mut api) = described();
+    for item in api.paths.paths.values_mut() {
+        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete];
+        for operation in operations.into_iter().flatten() {
+            for (status, why) in REFUSALS {
+                let body = ContentBuilder::new().schema(Some(Ref::from_schema_name("ErrorBody"))).build();
+                let refusal = ResponseBuilder::new().description(why).content("application/json", body).build();
+                operation.responses.responses.entry(status.to_owned()).or_insert_with(|| refusal.into());
+            }
+        }
+    }
+    (router, api)
+}
+
+fn described() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
     OpenApiRouter::with_openapi(Api::openapi())
         .routes(routes!(r::account::me))
         .routes(routes!(r::account::login))
@@ -122,6 +150,7 @@ fn router(app: &Arc<App>) -> Router {
     let (router, api) = routes();
     router
         .route("/api/openapi.json", axum::routing::get(|| async { Json(api) }))
+        .layer(middleware::from_fn(in_one_form))
         .fallback(assets::page)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(Arc::clone(app), guard))

@@ -86,6 +86,16 @@ fn a_task_waits_runs_and_outlives_the_server() {
         (&json!("x.jar"), &json!("protect"), &json!(10))
     );
     assert_eq!(first.get(&format!("/api/sessions/{other}"))["state"], "queued", "one at a time");
+    // Whoever looks already sees that nothing happened yet.
+    for (what, empty) in [
+        ("trace", "/trace/nodes"),
+        ("processes", "/processes"),
+        ("findings", "/findings"),
+        ("events", "/events"),
+        ("decisions", "/pending"),
+    ] {
+        assert_eq!(first.get(&format!("/api/sessions/{other}/{what}")).pointer(empty), Some(&json!([])), "{what}");
+    }
     let overview = first.get("/api/overview");
     assert_eq!(overview["queued"], json!([{"id": other, "name": "second.jar", "position": 1}]));
     drop(first);

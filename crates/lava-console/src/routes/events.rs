@@ -11,7 +11,6 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::app::App;
 use crate::error::{Answer, ApiError, ErrorBody};
-use crate::sessions::folder;
 
 /// Events in one answer, and bytes of their lines.
 const MAX_EVENTS: usize = 1_000;
@@ -38,7 +37,7 @@ pub struct Wanted {
 }
 
 /// Events, in order.
-#[derive(Serialize, ToSchema)]
+#[derive(Default, Serialize, ToSchema)]
 pub struct EventList {
     /// As in `events.jsonl`.
     #[schema(value_type = Vec<Object>)]
@@ -62,7 +61,7 @@ pub async fn events(
         return Err(ApiError::bad(format!("the text to look for has at most {MAX_TEXT} bytes")));
     }
     app.heavy(move |app| {
-        let session = folder::open(&app.config.sessions, &id)?;
+        let Some(session) = app.begun(&id)? else { return Ok(Json(EventList::default())) };
         let path = session.dir().join("events.jsonl");
         let mut log = Follow::from_seq(&path, wanted.from.unwrap_or(1))?;
         let found = look(&mut log, &wanted)?;
@@ -74,7 +73,7 @@ pub async fn events(
 fn look(log: &mut Follow, wanted: &Wanted) -> Answer<EventList> {
     let limit = wanted.limit.unwrap_or(200).clamp(1, MAX_EVENTS);
     let filter = Filter::new(wanted);
-    let mut list = EventList { events: Vec::new(), next: None, total_seen: 0, unreadable: 0 };
+    let mut list = EventList::default();
     let (begin, mut bytes) = (log.offset(), 0);
     loop {
         let line = match log.next_line() {

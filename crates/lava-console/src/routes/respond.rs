@@ -29,7 +29,9 @@ pub struct DecisionList {
 #[utoipa::path(get, path = "/api/sessions/{id}/decisions", params(("id" = String, Path)), responses((status = 200, body = DecisionList), (status = 404, body = ErrorBody)))]
 pub async fn decisions(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer<Json<DecisionList>> {
     app.heavy(move |app| {
-        let session = folder::open(&app.config.sessions, &id)?;
+        let Some(session) = app.begun(&id)? else {
+            return Ok(Json(DecisionList { decisions: Vec::new(), pending: Vec::new() }));
+        };
         let moment = app.histories.at(session.dir(), u64::MAX)?;
         let mut decisions = Vec::new();
         for decision in moment.graph.decisions() {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use lava_evidence::Manifest;
+use lava_graph::Graph;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -89,7 +90,7 @@ pub async fn trace(
     Query(at): Query<Until>,
 ) -> Answer<Json<TraceFacts>> {
     app.heavy(move |app| {
-        let session = folder::open(&app.config.sessions, &id)?;
+        let Some(session) = app.begun(&id)? else { return Ok(Json(TraceFacts::new(0, Graph::new().trace()))) };
         // What a closed session came to was written when it was closed: no need to build it anew.
         if let (None, Some(_), Ok(trace)) = (at.until, session.manifest().chain_head, session.trace()) {
             return Ok(Json(TraceFacts::new(session.manifest().events, trace)));
@@ -112,8 +113,7 @@ pub struct FindingList {
 #[utoipa::path(get, path = "/api/sessions/{id}/findings", params(("id" = String, Path)), responses((status = 200, body = FindingList), (status = 404, body = ErrorBody)))]
 pub async fn findings(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer<Json<FindingList>> {
     app.read(move |app| {
-        let session = folder::open(&app.config.sessions, &id)?;
-        let findings = moment::findings(session.dir())?;
+        let findings = app.begun(&id)?.map(|session| moment::findings(session.dir())).transpose()?.unwrap_or_default();
         let indexed = findings.iter().enumerate().map(|(index, finding)| moment::Indexed { index, finding });
         let findings = indexed.map(serde_json::to_value).collect::<Result<_, _>>().map_err(ApiError::internal)?;
         Ok(Json(FindingList { findings }))
@@ -129,8 +129,10 @@ pub async fn processes(
     Query(at): Query<Until>,
 ) -> Answer<Json<Processes>> {
     app.heavy(move |app| {
-        let session = folder::open(&app.config.sessions, &id)?;
-        let moment = app.histories.at(session.dir(), at.until.unwrap_or(u64::MAX))?;
+        let moment = match app.begun(&id)? {
+            Some(session) => app.histories.at(session.dir(), at.until.unwrap_or(u64::MAX))?,
+            None => Arc::default(),
+        };
         Ok(Json(moment.lanes.told(&moment.graph, MAX_PROCESSES)))
     })
     .await

@@ -40,7 +40,7 @@ pub struct From {
 /// analyst), and `end` when nothing more is to come. Events
 /// are those that matter (the task's doings, and what the machine tells); `left_out` says how many others there were.
 #[utoipa::path(get, path = "/api/sessions/{id}/stream", params(("id" = String, Path), From),
-    responses((status = 200, content_type = "text/event-stream", body = String), (status = 404, body = ErrorBody), (status = 429, body = ErrorBody)))]
+    responses((status = 200, description = "server-sent events (text/event-stream)"), (status = 404, body = ErrorBody), (status = 429, body = ErrorBody)))]
 pub async fn stream(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,

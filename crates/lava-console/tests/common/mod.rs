@@ -73,9 +73,12 @@ impl Console {
         Client::builder().timeout(None).build().expect("client").request(method, self.url(path))
     }
 
+    pub fn token(&self, role: Role) -> &str {
+        &self.tokens.iter().find(|(known, _)| *known == role).expect("token").1
+    }
+
     pub fn ask(&self, role: Role, method: Method, path: &str) -> RequestBuilder {
-        let (_, token) = self.tokens.iter().find(|(known, _)| *known == role).expect("token");
-        self.bare(method, path).bearer_auth(token)
+        self.bare(method, path).bearer_auth(self.token(role))
     }
 
     /// As a viewer; it must be there.
