@@ -21,6 +21,7 @@ mod symbols;
 mod template;
 mod terminal;
 mod trace;
+mod yara;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -98,7 +99,11 @@ enum Command {
     Screen(screen::Screen),
     /// Write a guest kernel's symbols, or with --isf its symbols and types for Volatility 3.
     Symbols(symbols::Options),
-    /// Say which Sigma rules can be used, and why the others can't.
+    /// Search what a session kept (the task, files it wrote, what it said and was sent) with YARA rules.
+    ///
+    /// Exit code: 0 nothing matches, 3 something does, 1 failed.
+    Yara(yara::Options),
+    /// Say which Sigma and YARA rules can be used, and why the others can't.
     #[command(subcommand)]
     Rules(rules::Command),
     /// Serve the console: sessions in a browser, live and recorded.
@@ -158,6 +163,7 @@ fn main() -> ExitCode {
         Command::Image(command) => image::command(&command).map(|()| CLEAN),
         Command::Template(command) => template::command(&command).map(|()| CLEAN),
         Command::Ctl(ctl) => ctl.run().map(|()| CLEAN),
+        Command::Yara(options) => options.run(),
         Command::Rules(command) => rules::command(&command),
         Command::Serve(serve) => serve::run(serve).map(|()| CLEAN),
         Command::Sessions { out } => show::sessions(out.as_deref()).map(|()| CLEAN),

@@ -14,12 +14,13 @@ use lava_microvisor::{
     Handle, Item, Items, MachineReport, MachineSpec, NetContent, Network, Options, Profile, Reply, Session, Task,
 };
 use lava_policy::Policy;
+use lava_yara::Scanner;
 
 use crate::prepare::{self, Guest, TaskFile};
-use crate::rules;
 use crate::template;
 use crate::terminal::{self, Live, Style};
 use crate::{CLEAN, FAILED, Format, THREAT, places};
+use crate::{rules, yara};
 
 /// How long a guest may take to start: under emulation on a busy machine that is long.
 pub const BOOT_TIMEOUT: Duration = Duration::from_secs(240);
@@ -59,6 +60,9 @@ pub struct Run {
     /// Folder of Sigma rules that are matched too; `lava rules check` says which can be used.
     #[arg(long, value_name = "DIR")]
     rules: Option<PathBuf>,
+    /// Folder of YARA rules (*.yar, *.yara), or one file: the task, what it writes, sends and is sent are searched.
+    #[arg(long, value_name = "DIR")]
+    yara: Option<PathBuf>,
     /// Guest kernel.
     #[arg(long, value_name = "6.1|6.12", default_value = "6.1")]
     kernel: String,
@@ -126,6 +130,7 @@ impl Run {
         let task = prepare::task(&self.task)?;
         let (policy, policy_hash) = prepare::policy(&self.policy)?;
         let checked = rules::load_any(self.rules.as_deref())?;
+        let loaded = yara::load_any(self.yara.as_deref())?;
         let profile = prepare::profile(self.profile.as_deref(), &task)?.with_password(&self.password);
         let policy = policy.for_profile(&profile.name);
         let policy = if self.dry_run { policy.with_dry_run(true) } else { policy };
@@ -143,6 +148,9 @@ impl Run {
         let tap = prepare::tap()?;
 
         let live = Live::new(self.format == Format::Jsonl);
+        if let (Some(dir), Some(loaded)) = (&self.yara, &loaded) {
+            live.progress(&format!("YARA rules of {}: {}", dir.display(), loaded.summary()));
+        }
         if let Some(dir) = &self.rules {
             live.progress(&format!("Sigma rules of {}: {}", dir.display(), checked.summary()));
         }
@@ -164,6 +172,9 @@ impl Run {
         manifest.qemu = qemu.version.to_string();
         manifest.tap = Some(tap.sha256);
         manifest.template = template.as_ref().map(|template| template.parts.name());
+        manifest
+            .hashes
+            .extend(loaded.as_ref().and_then(|loaded| loaded.sha256).map(|sha256| ("yara".to_owned(), sha256)));
         manifest.hashes.extend(checked.sha256.map(|sha256| ("rules".to_owned(), sha256)));
         let mut evidence = SessionWriter::create(&places::sessions(self.out.as_deref())?, &id, manifest)?;
 
@@ -197,7 +208,8 @@ impl Run {
                 let stop = handle.stopper();
                 // Only the first Ctrl-C is ours; it ends the session in order.
                 let _ = ctrlc::set_handler(move || stop("interrupted"));
-                let ended = self.consume(items, &handle, (&mut analysis, &policy), &mut evidence, &live);
+                let scanner = loaded.as_ref().map(|loaded| Scanner::new(&loaded.rules));
+                let ended = self.consume(items, &handle, (&mut analysis, scanner, &policy), &mut evidence, &live);
                 (ended, handle.wait())
             }
             Err(error) => {
@@ -236,6 +248,7 @@ impl Run {
             ("net", format!("{:?}", self.network(profile)).to_lowercase()),
             ("net_content", self.net_content.as_ref().map(|dir| dir.display().to_string()).unwrap_or_default()),
             ("dry_run", self.dry_run.to_string()),
+            ("yara", self.yara.as_ref().map(|dir| dir.display().to_string()).unwrap_or_default()),
             ("rules", self.rules.as_ref().map(|dir| dir.display().to_string()).unwrap_or_default()),
             ("disk", self.disk.as_ref().map(|disk| disk.display().to_string()).unwrap_or_default()),
         ]
@@ -281,7 +294,7 @@ impl Run {
         &self,
         items: Items,
         handle: &Handle,
-        (analysis, policy): (&mut Analysis, &Policy),
+        (analysis, mut scanner, policy): (&mut Analysis, Option<Scanner<'_>>, &Policy),
         evidence: &mut SessionWriter,
         live: &Live,
     ) -> Result<()> {
@@ -299,7 +312,7 @@ impl Run {
             }
             self.print(&produced);
             live.event(&produced.event);
-            match take(&produced, analysis, evidence) {
+            match take(&produced, (analysis, scanner.as_mut()), evidence, live) {
                 Ok(findings) => findings.iter().for_each(|finding| live.finding(finding)),
                 Err(error) => {
                     handle.stop("the evidence could not be written");
@@ -412,9 +425,17 @@ fn answer(reply: Reply, decision: Decision, event: &Event, policy: &Policy, hand
 }
 
 /// Takes one event: it is on disk before anybody thinks about it. Returns what was thought.
-fn take(produced: &Produced, analysis: &mut Analysis, evidence: &mut SessionWriter) -> Result<Vec<Finding>> {
+fn take(
+    produced: &Produced,
+    (analysis, scanner): (&mut Analysis, Option<&mut Scanner<'_>>),
+    evidence: &mut SessionWriter,
+    live: &Live,
+) -> Result<Vec<Finding>> {
     evidence.event(produced)?;
-    let findings = analysis.observe(&produced.event).findings;
+    let mut findings = analysis.observe(&produced.event).findings;
+    let of_content = yara::scan(scanner, produced, live);
+    of_content.iter().for_each(|finding| analysis.take_in(finding));
+    findings.extend(of_content);
     findings.iter().try_for_each(|finding| evidence.finding(finding))?;
     Ok(findings)
 }
