@@ -260,6 +260,8 @@ fn hostile_file_systems_are_borne() {
         for _ in 0..1 + round % 40 {
             bytes[used[first + next() % (used.len() - first)]] = [0, 0xff, 0x80, next() as u8][next() % 4];
         }
+        // "Needs recovery": the journal is read.
+        bytes[0x460] |= if round % 2 == 0 { 4 } else { 0 };
         fs::write(&after, &bytes).unwrap();
         let (changes, _) = compared(&before, &after, limits);
         let stopped =
