@@ -196,6 +196,9 @@ pub fn scan_memory(rules: &Rules, mut from: impl Read, limit: Duration) -> Resul
         let kept = piece.len();
         let read =
             from.by_ref().take((PIECE - kept) as u64).read_to_end(&mut piece).map_err(|error| error.to_string())?;
+        if read == 0 && base == 0 && kept == 0 {
+            return Ok(Vec::new()); // yara-x 1.12 panics if it is asked for the end of nothing.
+        }
         if read == 0 {
             break;
         }

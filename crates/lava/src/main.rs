@@ -5,6 +5,7 @@ mod bundle;
 mod ctl;
 mod doctor;
 mod export;
+mod files;
 mod image;
 mod output;
 mod pack;
@@ -67,6 +68,8 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
+    /// List what a session changed in the guest's file system, as its disk tells it: what the task changed first.
+    Files(files::Files),
     /// Play a recorded session again: the trace grows as it did, thought of by today's detectors. No micro-VM is started.
     Replay(replay::Replay),
     /// Print a session's graph: simplified, unfolded step by step or whole; all of it or an interval.
@@ -150,6 +153,7 @@ fn main() -> ExitCode {
         Command::Events { session, kind, format, out } => {
             show::events(&session, kind.as_deref(), format, out.as_deref()).map(|()| CLEAN)
         }
+        Command::Files(files) => files.run().map(|()| CLEAN),
         Command::Replay(replay) => replay.run().map(|()| CLEAN),
         Command::Trace(options) => options.run().map(|()| CLEAN),
         Command::Export(export) => export.run().map(|()| CLEAN),

@@ -16,6 +16,7 @@ use lava_microvisor::{
 use lava_policy::Policy;
 use lava_yara::Scanner;
 
+use crate::files;
 use crate::prepare::{self, Guest, TaskFile};
 use crate::template;
 use crate::terminal::{self, Live, Style};
@@ -367,6 +368,7 @@ impl Run {
             mbr_after: report.mbr_sha256_after,
             detail: (!detail.is_empty()).then(|| detail.join("; ")),
         };
+        let unwritten = files::record(&report.disks, &mut evidence);
         let closed = evidence.close(&trace, outcome);
         // The overlay is as large as what the guest wrote; what matters of it is among the artifacts.
         for overlay in overlays(&dir) {
@@ -378,7 +380,7 @@ impl Run {
         let mut out: Box<dyn Write> =
             if self.format == Format::Text { Box::new(std::io::stdout()) } else { Box::new(std::io::stderr()) };
         terminal::summary(&trace, style, &mut out)?;
-        for fault in &report.faults {
+        for fault in report.faults.iter().chain(&unwritten) {
             writeln!(out, "note: {fault}")?;
         }
         writeln!(out, "session: {}\nreport:  {}", dir.display(), dir.join("report.html").display())?;

@@ -35,6 +35,7 @@ const FILES: &[(&str, &str)] = &[
     ("findings.jsonl", "application/x-ndjson"),
     ("chain.txt", "text/plain; charset=utf-8"),
     ("manifest.json", "application/json"),
+    ("filesystem.json", "application/json"),
     ("traffic.pcapng", "application/octet-stream"),
     ("console.log", "application/octet-stream"),
     ("qemu.log", "application/octet-stream"),
