@@ -78,7 +78,7 @@ fn the_host() {
     check(
         &[("XDG_CACHE_HOME", folder.path().to_str().unwrap())],
         &[&script],
-        &["guest image", "not built yet", "cargo xtask image"],
+        &["guest image", "not built yet", "lava image build"],
     );
     check(&[("LAVA_TAP", "/nonexistent.so")], &[&script], &["LAVA_TAP"]);
     let junk = file(folder.path(), "vmlinuz", &[7; 4096]);
