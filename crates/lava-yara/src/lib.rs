@@ -16,7 +16,7 @@ mod subject;
 
 pub use subject::contents;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::time::Duration;
 
@@ -124,14 +124,14 @@ pub struct Scanner<'r> {
     rules: &'r Rules,
     /// Contents that were searched: the same bytes are not searched twice.
     known: BTreeSet<Sha256>,
-    said: std::collections::BTreeMap<String, usize>,
+    said: BTreeMap<String, usize>,
 }
 
 impl<'r> Scanner<'r> {
     /// A session's.
     #[must_use]
     pub fn new(rules: &'r Rules) -> Self {
-        Self { rules, known: BTreeSet::new(), said: std::collections::BTreeMap::new() }
+        Self { rules, known: BTreeSet::new(), said: BTreeMap::new() }
     }
 
     /// Searches what was kept with an event. The same content is told with the event that brought it first.
@@ -196,11 +196,10 @@ pub fn scan_memory(rules: &Rules, mut from: impl Read, limit: Duration) -> Resul
         let kept = piece.len();
         let read =
             from.by_ref().take((PIECE - kept) as u64).read_to_end(&mut piece).map_err(|error| error.to_string())?;
-        if read == 0 && base == 0 && kept == 0 {
-            return Ok(Vec::new()); // yara-x 1.12 panics if it is asked for the end of nothing.
-        }
-        if read == 0 {
-            break;
+        match read {
+            0 if kept == 0 => return Ok(Vec::new()), // yara-x 1.12 panics if it is asked for the end of nothing.
+            0 => break,
+            _ => {}
         }
         scanner.scan(base, &piece).map_err(|error| told(&error))?;
         let done = piece.len().saturating_sub(OVERLAP);

@@ -1,7 +1,7 @@
 //! What a rule says of itself. YARA has no fixed names for it: read are those that the public collections use (YARA-Forge, signature-base,
 //! Elastic's protections-artifacts, ReversingLabs).
 
-use lava_detect::technique;
+use lava_detect::{technique, unnamed_technique};
 use lava_event::{Severity, Stage, Technique};
 use yara_x::{MetaValue, Rule};
 
@@ -28,10 +28,7 @@ pub(crate) fn of(rule: &Rule<'_, '_>) -> About {
         why: why(rule.identifier(), &one),
         // A content says what it is, not what it did: that it is there is the first stage but one.
         stage: Stage::Execute,
-        technique: id.map_or_else(
-            || Technique { id: "-".to_owned(), name: "not said by the rule".to_owned() },
-            |id| technique(&id),
-        ),
+        technique: id.map_or_else(unnamed_technique, |id| technique(&id)),
         severity: severity(one(&["severity", "threat_level"]), one(&["score", "threat_score"])),
     }
 }
