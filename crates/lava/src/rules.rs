@@ -86,6 +86,11 @@ pub fn files(dir: &Path, extensions: [&str; 2]) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// A file of rules as it is told: below the folder that was named, or itself if it was named.
+pub fn below<'a>(path: &'a Path, dir: &Path) -> &'a Path {
+    path.strip_prefix(dir).ok().filter(|rest| !rest.as_os_str().is_empty()).unwrap_or(path)
+}
+
 /// The same, where no folder need be given: no rules.
 pub fn load_any(dir: Option<&Path>) -> Result<Checked> {
     dir.map_or_else(|| Ok(Checked::default()), load)
@@ -132,7 +137,7 @@ pub fn command(command: &Command) -> Result<u8> {
     for (path, outcome) in &checked.outcomes {
         // Rules are often somebody else's: nothing of them reaches the terminal unescaped.
         let title = GuestText::from(outcome.title.as_str());
-        let shown = path.strip_prefix(dir).ok().filter(|rest| !rest.as_os_str().is_empty()).unwrap_or(path).display();
+        let shown = below(path, dir).display();
         let title = if outcome.title.is_empty() { String::new() } else { format!(" ({title})") };
         match &outcome.result {
             Ok(()) => writeln!(out, "used       {shown}{title}")?,

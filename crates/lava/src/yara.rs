@@ -34,7 +34,7 @@ pub fn load(dir: &Path) -> Result<Loaded> {
         if path.extension().is_none_or(|extension| YARA.iter().all(|known| extension != *known)) {
             continue; // One file was named, and it is none.
         }
-        let shown = path.strip_prefix(dir).ok().filter(|rest| !rest.as_os_str().is_empty()).unwrap_or(&path);
+        let shown = rules::below(&path, dir);
         let text = rules::read(&path, lava_yara::MAX_FILE).with_context(|| format!("the rules {}", path.display()))?;
         sums.push_str(&format!("{}  {}\n", Sha256::of(&text), shown.display()));
         let problem = sources.add(&shown.display().to_string(), &text).err();
@@ -80,8 +80,7 @@ impl Loaded {
     /// Says of each file: used, or what of it can't be.
     pub fn list(&self, dir: &Path, out: &mut dyn Write) -> std::io::Result<()> {
         for (path, problem) in &self.files {
-            let shown =
-                path.strip_prefix(dir).ok().filter(|rest| !rest.as_os_str().is_empty()).unwrap_or(path).display();
+            let shown = rules::below(path, dir).display();
             match problem {
                 None => writeln!(out, "used       {shown}")?,
                 Some(problem) => {
