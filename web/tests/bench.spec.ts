@@ -162,7 +162,7 @@ test('a million events', async ({ page }) => {
 });
 
 test('a graph of thousands of nodes', async ({ page }) => {
-  const { id } = await kept(page, 'thousands', 60_000);
+  const { id } = await kept(page, 'thousands', 25_000);
   await page.goto(`${origin()}/sessions/${id}`);
   await page.getByRole('button', { name: /^Show all/ }).click();
   const all = page.locator('section.graph .body');
