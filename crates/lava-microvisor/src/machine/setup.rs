@@ -6,7 +6,6 @@ use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::SystemTime;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use lava_disk::{DiskConfig, DiskServer, DiskView};
@@ -117,7 +116,7 @@ pub(super) fn set_up(
     // A clone's memory is private to QEMU and takes what the guest writes.
     check_room(&runtime.path, SPARE_MIB + if clone.is_some() { 0 } else { u64::from(memory_mib) })?;
     let (inbox, messages) = bounded(QUEUE);
-    let origin_ns = lava_ring::monotonic_ns();
+    let origin_ns = spec.origin.monotonic_ns;
     let feeder = Arc::new(Feeder::new(inbox, origin_ns));
     let outlet: Arc<dyn Outlet> = feeder.clone();
 
@@ -168,8 +167,6 @@ pub(super) fn set_up(
         user,
         mbr_sha256_before: mbr(&views),
         disks: views,
-        started: Some(SystemTime::now()),
-        started_ns: origin_ns,
         ..MachineReport::default()
     };
     let begun = feeder.now_ns();
