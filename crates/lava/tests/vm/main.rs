@@ -16,6 +16,7 @@ mod network;
 mod processes;
 mod profiles;
 mod refuse;
+mod remediate;
 mod trouble;
 mod truth;
 mod watcher;
