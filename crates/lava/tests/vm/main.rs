@@ -10,6 +10,7 @@ mod dump;
 mod files;
 mod ground_truth;
 mod kernel;
+mod kill;
 mod known_count;
 mod memory;
 mod network;
