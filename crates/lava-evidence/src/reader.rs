@@ -16,8 +16,10 @@ use crate::{ChainReport, Error, MAX_ARTIFACT, Manifest, State, files};
 
 /// Longest line of a log, bytes.
 pub const MAX_LINE: usize = 4 << 20;
+/// The guest's disk, as differences: from the image to what the session found, and from there to what it left.
+pub const DISK: [&str; 2] = ["vda.before", "vda.after"];
 /// The files whose hashes stand in the manifest.
-pub(crate) const HASHED: [&str; 13] = [
+pub(crate) const HASHED: [&str; 15] = [
     "events.jsonl",
     "chain.txt",
     "findings.jsonl",
@@ -31,6 +33,8 @@ pub(crate) const HASHED: [&str; 13] = [
     "memory-2.elf",
     "memory-3.elf",
     "memory-4.elf",
+    DISK[0],
+    DISK[1],
 ];
 
 /// A session: its folder, or its bundle, which is read without being unpacked.

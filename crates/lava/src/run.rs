@@ -22,7 +22,7 @@ use crate::prepare::{self, Guest, TaskFile};
 use crate::template;
 use crate::terminal::{self, Live, Style};
 use crate::{CLEAN, FAILED, Format, THREAT, places};
-use crate::{rules, yara};
+use crate::{remediate, rules, yara};
 
 /// How long a guest may take to start: under emulation on a busy machine that is long.
 pub const BOOT_TIMEOUT: Duration = Duration::from_secs(240);
@@ -372,9 +372,10 @@ impl Run {
             mbr_after: report.mbr_sha256_after,
             detail: (!detail.is_empty()).then(|| detail.join("; ")),
         };
-        let unwritten = files::record(&report.disks, &mut evidence);
+        let mut unwritten = files::record(&report.disks, &mut evidence);
+        unwritten.extend(remediate::keep(&report.disks, &dir));
         let closed = evidence.close(&trace, outcome);
-        // The overlay is as large as what the guest wrote; what matters of it is among the artifacts.
+        // What matters of them is kept.
         for overlay in overlays(&dir) {
             let _ = std::fs::remove_file(overlay);
         }

@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use lava_disk::{DiskConfig, DiskServer, DiskView};
 use lava_event::{Event, Kind, Outlet, Sha256, Source};
 use lava_net::{NetConfig, NetServer};
-use lava_ring::Ring;
+use lava_ring::{Requester, Ring};
 
 use super::life::Happening;
 use super::owner::Owner;
@@ -80,6 +80,8 @@ pub(super) struct Machine {
     pub happened: Receiver<Happening>,
     pub qmp: PathBuf,
     pub port: PathBuf,
+    /// The way to ask the tap for something.
+    pub requests: Option<Requester>,
     pub ram: PathBuf,
     pub session_dir: PathBuf,
     /// Clone: where QEMU finds the devices' state.
@@ -109,6 +111,7 @@ pub(super) fn set_up(
     let mut cage = Cage::new(user);
     cage.give(&runtime.path);
     let (tap, rings) = prepare_tap(spec, &runtime, &mut cage)?;
+    let requests = rings.as_ref().map(lava_ring::Consumer::requester);
     let clone = match &spec.template {
         Some(template) => Some((cage.show(&template.ram(), "ram")?, cage.show(&template.state(), "state")?)),
         None => None,
@@ -204,6 +207,7 @@ pub(super) fn set_up(
         qmp: layout.qmp,
         port: layout.port,
         session_dir: spec.session_dir.clone(),
+        requests,
         ram: layout.ram,
         state: clone.map(|(_, state)| state),
         save_to: None,
