@@ -11,6 +11,7 @@ use lava_detect::Detector;
 use lava_event::{Event, Finding};
 use lava_evidence::Session;
 
+use crate::baseline;
 use crate::rules;
 use crate::show;
 use crate::terminal::{self, Live, Style};
@@ -29,6 +30,8 @@ pub struct Replay {
     /// Folder of Sigma rules that are matched too.
     #[arg(long, value_name = "DIR")]
     rules: Option<PathBuf>,
+    #[command(flatten)]
+    baseline: baseline::Choice,
     /// Folder of sessions, if not the usual one.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -50,7 +53,8 @@ impl Replay {
     pub fn run(&self) -> Result<()> {
         let session = show::find(&self.session, self.out.as_deref())?;
         let checked = rules::load_any(self.rules.as_deref())?;
-        let mut analysis = Analysis::with_detector(Detector::with_rules(checked.rules));
+        let usual = self.baseline.load(&session.manifest().profile)?.map(|chosen| chosen.baseline);
+        let mut analysis = Analysis::with_detector(Detector::with_rules(checked.rules)).with_baseline(usual);
         let (live, mut pace) = (Live::new(false), Pace::new(self.speed));
         let end = self.until.map_or(u64::MAX, |second| (second * 1e9) as u64);
         let mut unreadable = 0u64;

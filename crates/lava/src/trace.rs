@@ -12,6 +12,7 @@ use lava_event::{GuestText, Stage};
 use lava_evidence::Session;
 use lava_graph::{Graph, NodeKind, Trace, TraceEdge, TraceNode, Unfold};
 
+use crate::baseline;
 use crate::replay;
 use crate::show;
 use crate::terminal::{self, Live, Style, seconds};
@@ -122,7 +123,8 @@ impl Options {
 
 /// The graph of what happened from the one moment to the other, both counted in.
 fn graph(session: &Session, from: u64, until: u64) -> Result<Graph> {
-    let (mut analysis, mut unreadable, mut begun) = (Analysis::new(), 0, false);
+    let usual = baseline::usual(&session.manifest().profile)?;
+    let (mut analysis, mut unreadable, mut begun) = (Analysis::new().with_baseline(usual), 0, false);
     let live = Live::new(true);
     for event in replay::events(session, &live, &mut unreadable)? {
         if event.time_ns > until {

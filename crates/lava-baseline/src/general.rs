@@ -1,0 +1,204 @@
+//! Making names general: what differs from run to run becomes `*`, the task's own files `{task}` and `{member}`, a home folder `~`.
+//!
+//! The rules, in their order; they are applied until nothing changes any more, so making general twice changes nothing:
+//! 1. the paths of the archive's members are `{member}`, the task's path is `{task}`, also where more follows: `{task}.png`;
+//! 2. `/home/NAME` at the beginning of a word is `~`;
+//! 3. a part of a path that is a number is `*` (`/proc/71`), and so is a number in brackets (`pipe:[9]`);
+//! 4. of what stands between other characters than ASCII letters and digits:
+//!    * hexadecimal digits, 8 or more with a number among them;
+//!    * 6 or more that mix lower case, upper case and numbers (`sedR4nd0m`);
+//!    * in a folder for temporary files also: 6 or more that mix two of these, and what begins with `tmp`;
+//! 5. numbers within a name, of 5 digits or more, and of 3 or more in a folder for temporary files.
+//!
+//! *Limit:* a random name of lower case letters alone is not told from a word.
+
+use lava_event::{Event, GuestText, Kind};
+
+/// Longest text that is kept, characters; the rest is `…`.
+pub(crate) const MAX_TEXT: usize = 400;
+/// Content files that are known by name: the task, and of an archive those that are opened.
+const MAX_CONTENTS: usize = 257;
+/// Folders of temporary files.
+const TEMPORARY: [&str; 4] = ["/tmp/", "/var/tmp/", "/dev/shm/", "/run/"];
+
+/// Makes the names of one session general. It learns the task's from the session's events.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    /// Path, and what stands for it; the longest first, so that a member below the task's name is a member.
+    contents: Vec<(String, &'static str)>,
+}
+
+impl Names {
+    /// Takes the next event: it may tell what the task is called.
+    pub fn observe(&mut self, event: &Event) {
+        match &event.kind {
+            Kind::VmTask { path, .. } => self.add(path.clone(), "{task}"),
+            Kind::VmMember { path, .. } => self.add(path.to_string(), "{member}"),
+            _ => {}
+        }
+    }
+
+    fn add(&mut self, path: String, word: &'static str) {
+        // Without a slash a name could be part of the word that stands for it.
+        if path.starts_with('/') && path.len() > 1 && self.contents.len() < MAX_CONTENTS {
+            self.contents.push((path, word));
+            self.contents.sort_by(|(a, _), (b, _)| (b.len(), a).cmp(&(a.len(), b)));
+        }
+    }
+
+    /// The general form of what the guest named.
+    #[must_use]
+    pub fn generalise(&self, text: &GuestText) -> String {
+        self.generalise_text(&text.to_string())
+    }
+
+    /// The same of text that is fit for display.
+    #[must_use]
+    pub fn generalise_text(&self, text: &str) -> String {
+        let mut now = cut(text);
+        // Each round leaves fewer letters and digits outside of `{}`, or ends.
+        loop {
+            let next = self.round(&now);
+            if next == now {
+                return now;
+            }
+            now = next;
+        }
+    }
+
+    fn round(&self, text: &str) -> String {
+        let named = self.contents.iter().fold(text.to_owned(), |text, (path, word)| text.replace(path, word));
+        let mut out = String::with_capacity(named.len());
+        for word in named.split_inclusive(ends_word) {
+            general_word(word, &mut out);
+        }
+        cut(&out)
+    }
+}
+
+/// What stands between the words of a command line.
+fn ends_word(c: char) -> bool {
+    c.is_whitespace() || "=:,;\"'()".contains(c)
+}
+
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(MAX_TEXT) {
+        Some((at, _)) if !text[at..].starts_with('…') || text[at..].chars().count() > 1 => {
+            format!("{}…", &text[..at])
+        }
+        _ => text.to_owned(),
+    }
+}
+
+/// One word, with what ends it.
+fn general_word(word: &str, out: &mut String) {
+    let temporary = TEMPORARY.iter().any(|folder| word.starts_with(folder));
+    let rest = match word.strip_prefix("/home/") {
+        Some(below) => {
+            out.push('~');
+            below.find(|c| c == '/' || ends_word(c)).map_or("", |at| &below[at..])
+        }
+        None => word,
+    };
+    let mut before = '\0';
+    let mut at = 0;
+    while at < rest.len() {
+        let from = &rest[at..];
+        let length = from.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(from.len());
+        if length == 0 {
+            before = from.chars().next().unwrap_or('\0');
+            out.push(before);
+            at += before.len_utf8();
+            continue;
+        }
+        let after = from[length..].chars().next();
+        let run = &from[..length];
+        let alone =
+            before == '/' && after.is_none_or(|c| c == '/' || ends_word(c)) || before == '[' && after == Some(']');
+        if alone && run.bytes().all(|b| b.is_ascii_digit()) || is_random(run, temporary) {
+            out.push('*');
+        } else {
+            without_numbers(run, if temporary { 3 } else { 5 }, out);
+        }
+        at += length;
+    }
+}
+
+/// Whether letters and digits look as if a program had drawn them.
+fn is_random(run: &str, temporary: bool) -> bool {
+    let has = |class: fn(&u8) -> bool| run.bytes().any(|b| class(&b));
+    let digits = has(u8::is_ascii_digit);
+    let classes =
+        [digits, has(u8::is_ascii_lowercase), has(u8::is_ascii_uppercase)].into_iter().filter(|&is| is).count();
+    let hexadecimal = run.len() >= 8 && digits && run.bytes().all(|b| b.is_ascii_hexdigit());
+    hexadecimal
+        || run.len() >= 6 && classes >= if temporary { 2 } else { 3 }
+        || temporary && run.len() > 3 && run.starts_with("tmp")
+}
+
+/// Numbers of so many digits become `*`.
+fn without_numbers(run: &str, digits: usize, out: &mut String) {
+    let mut rest = run;
+    while let Some(first) = rest.chars().next() {
+        let is_digit = first.is_ascii_digit();
+        let length = rest.find(|c: char| c.is_ascii_digit() != is_digit).unwrap_or(rest.len());
+        let (part, behind) = rest.split_at(length);
+        out.push_str(if is_digit && length >= digits { "*" } else { part });
+        rest = behind;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn names() -> Names {
+        let mut names = Names::default();
+        names.add("/home/user/mail.zip".into(), "{task}");
+        names.add("/home/user/mail.zip.d/run.sh".into(), "{member}");
+        names
+    }
+
+    #[test]
+    fn what_differs_from_run_to_run_goes() {
+        for (text, expect) in [
+            ("/proc/71/status", "/proc/*/status"),
+            ("/proc/self/maps", "/proc/self/maps"),
+            ("pipe:[4711]", "pipe:[*]"),
+            ("/tmp/hsperfdata_user/412", "/tmp/hsperfdata_user/*"),
+            ("/tmp/tmp.R4nd0mXyZ/20", "/tmp/tmp.*/*"),
+            ("/tmp/tmpabcdefgh", "/tmp/*"),
+            ("/tmp/list", "/tmp/list"),
+            ("/tmp/.update", "/tmp/.update"),
+            ("/home/user/.profile", "~/.profile"),
+            ("/home/user", "~"),
+            ("/root/.ssh/authorized_keys", "/root/.ssh/authorized_keys"),
+            ("/home/user/sedK3yQ9z", "~/*"),
+            ("/etc/ld.so.preload", "/etc/ld.so.preload"),
+            ("/usr/lib/x86_64-linux-gnu/libc.so.6", "/usr/lib/x86_64-linux-gnu/libc.so.6"),
+            ("/var/cache/3830d5c3ddfd5cd38a049b759396e72e-le64.cache-8", "/var/cache/*-le64.cache-8"),
+            ("sh -c /home/user/mail.zip > /tmp/o123", "sh -c {task} > /tmp/o*"),
+            ("/home/user/mail.zip.d/run.sh", "{member}"),
+            ("/home/user/mail.zip.d/x", "{task}.d/x"),
+        ] {
+            assert_eq!(names().generalise_text(text), expect, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn twice_is_once(text in "(/home/user/mail.zip|/tmp/|/home/|/proc/|tmp|[a-zA-Z0-9]{0,12}|[/.:= \\[\\]\\-…]|\\PC){0,40}") {
+            let once = names().generalise_text(&text);
+            prop_assert_eq!(names().generalise_text(&once), once.clone());
+            prop_assert!(once.chars().count() <= MAX_TEXT + 1);
+        }
+
+        #[test]
+        fn long_and_odd_text_is_bounded(bytes in prop::collection::vec(any::<u8>(), 0..3000)) {
+            let once = names().generalise(&GuestText::from(bytes));
+            prop_assert_eq!(names().generalise_text(&once), once);
+        }
+    }
+}
