@@ -266,6 +266,7 @@ async function route(url, request, response) {
   if (path === '/api/me') return json(response, { user: 'analyst', role: 'admin', csrf: 'mock' });
   if (path === '/api/logout') { loggedIn = false; return json(response, {}); }
   if (path === '/api/overview') return json(response, overview());
+  if (path === '/api/exports') return json(response, { formats: [{ name: 'stix', extension: 'json', about: 'STIX 2.1 bundle' }, { name: 'misp', extension: 'json', about: 'MISP event' }] });
   if (path === '/api/profiles') return json(response, { profiles: [{ name: 'jar', description: 'A Java archive' }, { name: 'elf', description: 'A Linux program' }, { name: 'script', description: 'A shell or Python script' }] });
   if (path === '/api/policies') return broken ? fail(response, 500, 'internal', 'The policies cannot be read.', 'Look at the server log.') : json(response, { policies: policies() });
   if (path === '/api/policies/check') return json(response, check((await body(request)).text));

@@ -1,6 +1,6 @@
 // The page on the real server while real micro-VMs run: the drive-by scenario, and a file opened from the page.
 
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -155,6 +155,11 @@ async function downloads(page: Page, id: string): Promise<void> {
     expect(download.suggestedFilename()).toBe(`${id}-${name}`);
     expect(readFileSync(await download.path()).equals(readFileSync(join(server.sessions, id, name))), name).toBe(true);
   }
+  const coming = page.waitForEvent('download');
+  await page.getByRole('link', { name: 'stix', exact: true }).click();
+  const bundle = readFileSync(await (await coming).path(), 'utf8');
+  expect(bundle).toBe(execFileSync(PROGRAM, ['export', join(server.sessions, id), '--format', 'stix'], { encoding: 'utf8' }));
+  expect(JSON.parse(bundle)).toMatchObject({ type: 'bundle' });
   const verify = spawn(PROGRAM, ['verify', join(server.sessions, id)], { stdio: 'ignore' });
   expect(await once(verify, 'exit'), 'lava verify').toEqual([0, null]);
 }

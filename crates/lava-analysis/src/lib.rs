@@ -108,6 +108,11 @@ impl Analysis {
         Observed { findings }
     }
 
+    /// Takes in a finding that others made of what came with an event: its content. The event must have been observed.
+    pub fn take_in(&mut self, finding: &Finding) {
+        self.graph.apply_finding(finding);
+    }
+
     /// What a policy is told of the trace when `event`, which was observed, waits for it.
     #[must_use]
     pub fn view(&self, event: &Event) -> TraceView {

@@ -127,6 +127,8 @@ fn described() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
         .routes(routes!(r::artifacts::list))
         .routes(routes!(r::artifacts::artifact))
         .routes(routes!(r::artifacts::file))
+        .routes(routes!(r::exports::formats))
+        .routes(routes!(r::exports::export))
         .routes(routes!(r::stream::stream))
         .routes(routes!(r::policies::list))
         .routes(routes!(r::policies::check))

@@ -26,6 +26,7 @@ fn routes() -> Vec<(Method, String)> {
         let path = path
             .replace("{id}", ID)
             .replace("{number}", "999999")
+            .replace("{format}", "stix")
             .replace("{sha256}", &"a".repeat(64))
             .replace("{name}", "x");
         assert!(!path.contains('{'), "{path}: a parameter that this test does not know");

@@ -6,6 +6,7 @@ use std::os::unix::fs::symlink;
 
 use common::{HOSTILE, Recording, console, recorded};
 use lava_console::Role;
+use lava_export::{Format, Scope};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::tempdir;
@@ -53,6 +54,38 @@ fn a_recorded_session_is_told_as_it_was_written() {
         (&decisions["decisions"][0]["action"], decisions["decisions"].as_array().unwrap().len()),
         (&json!("deny"), 1)
     );
+}
+
+#[test]
+fn a_session_is_exported_in_every_format() {
+    let root = tempdir().unwrap();
+    recorded(root.path(), ID);
+    let session = lava_evidence::Session::open(&root.path().join(ID)).unwrap();
+    let console = console(root.path(), nobody());
+    let get = |path: &str| console.ask(Role::Viewer, Method::GET, path).send().unwrap();
+    let listed = console.get("/api/exports");
+    assert_eq!(listed["formats"].as_array().unwrap().len(), Format::ALL.len());
+    for format in listed["formats"].as_array().unwrap() {
+        let (name, extension) = (format["name"].as_str().unwrap(), format["extension"].as_str().unwrap());
+        for (query, scope) in [("", Scope::Task), ("?all=true", Scope::All)] {
+            let answer = get(&format!("/api/sessions/{ID}/exports/{name}{query}"));
+            let expect = format!("attachment; filename=\"{ID}-{name}.{extension}\"");
+            assert_eq!(answer.status(), 200, "{name}{query}");
+            assert_eq!(answer.headers()["content-disposition"], *expect);
+            let mut written = Vec::new();
+            lava_export::export(&session, Format::named(name).unwrap(), scope, &mut written).unwrap();
+            assert!(
+                !written.is_empty() && answer.bytes().unwrap() == written,
+                "{name}{query}: another than `lava export` writes"
+            );
+        }
+    }
+    assert_eq!(get(&format!("/api/sessions/{ID}/exports/nothing")).status(), 404);
+    assert_eq!(get("/api/sessions/none/exports/stix").status(), 404);
+    let log = root.path().join(ID).join("events.jsonl");
+    std::fs::write(&log, std::fs::read_to_string(&log).unwrap().replacen("\"kind\"", "\"k\"", 1)).unwrap();
+    let refused = get(&format!("/api/sessions/{ID}/exports/stix"));
+    assert_eq!(refused.status(), 409, "not silently without a line: {}", refused.text().unwrap());
 }
 
 #[test]

@@ -32,6 +32,12 @@ pub fn technique(id: &str) -> Technique {
     Technique { id: id.to_owned(), name: name.to_owned() }
 }
 
+/// What a user's rule has that names no technique.
+#[must_use]
+pub fn unnamed_technique() -> Technique {
+    Technique { id: "-".to_owned(), name: "not said by the rule".to_owned() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

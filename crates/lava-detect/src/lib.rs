@@ -25,7 +25,7 @@ pub mod sigma;
 mod taint;
 
 pub use about::About;
-pub use attack::{attack_version, technique};
+pub use attack::{attack_version, technique, unnamed_technique};
 pub use behaviour::{autostart, behaviours};
 pub use detector::{Detector, MAX_FINDINGS};
 pub use taint::Taint;

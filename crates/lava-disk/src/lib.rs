@@ -45,7 +45,7 @@ mod view;
 
 pub use protocol::WireError;
 pub use server::{DiskConfig, DiskError, DiskServer};
-pub use view::DiskView;
+pub use view::{BaseView, DiskView};
 
 /// Locks; a thread that died while it held the lock left nothing half-done that matters here.
 fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -98,6 +98,11 @@ impl Storage {
         self.read_merged(offset, buffer).inspect_err(|error| self.remember("reading", offset, error))
     }
 
+    /// Reads what is below the overlay; the caller has checked that it ends before [`Storage::size`].
+    pub(crate) fn read_base(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.base.read(offset, buffer)
+    }
+
     /// Writes; the caller has checked that `range` ends before [`Storage::size`].
     pub(crate) fn change(&self, range: Range, fill: Fill<'_>) -> io::Result<()> {
         self.change_merged(range, fill).inspect_err(|error| self.remember("writing", range.start, error))

@@ -25,12 +25,25 @@ impl DiskView {
     /// # Errors
     /// [`io::ErrorKind::UnexpectedEof`] if that is not all inside the disk; what the host's files say otherwise.
     pub fn read_at(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-        if offset.checked_add(len as u64).is_none_or(|end| end > self.size()) {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
+        inside(offset, len, self.size())?;
         let mut bytes = vec![0; len];
         self.storage.read(offset, &mut bytes)?;
         Ok(bytes)
+    }
+
+    /// Fills `buffer` with the bytes from byte `offset` on.
+    ///
+    /// # Errors
+    /// As [`DiskView::read_at`].
+    pub fn read_into(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        inside(offset, buffer.len(), self.size())?;
+        self.storage.read(offset, buffer)
+    }
+
+    /// The disk as it was before the server started: without the overlay.
+    #[must_use]
+    pub fn base(&self) -> BaseView {
+        BaseView { storage: Arc::clone(&self.storage) }
     }
 
     /// Makes the overlay a layer that other disks can lie on ([`crate::DiskConfig::layer`]): writes its map beside it. For a disk
@@ -46,5 +59,35 @@ impl DiskView {
     #[must_use]
     pub fn regions(&self) -> &Regions {
         &self.regions
+    }
+}
+
+/// Reads what the overlay lies on: the image, and a template's layer on it.
+#[derive(Clone, Debug)]
+pub struct BaseView {
+    storage: Arc<Storage>,
+}
+
+impl BaseView {
+    /// Size of the disk, bytes: as [`DiskView::size`].
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.storage.size()
+    }
+
+    /// Fills `buffer` with the bytes from byte `offset` on.
+    ///
+    /// # Errors
+    /// As [`DiskView::read_at`].
+    pub fn read_into(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        inside(offset, buffer.len(), self.size())?;
+        self.storage.read_base(offset, buffer)
+    }
+}
+
+fn inside(offset: u64, len: usize, size: u64) -> io::Result<()> {
+    match offset.checked_add(len as u64) {
+        Some(end) if end <= size => Ok(()),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
     }
 }

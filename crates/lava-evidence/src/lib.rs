@@ -8,6 +8,7 @@
 //! | `findings.jsonl` | what the detectors thought |
 //! | `artifacts/<sha256>` | bytes that events speak of |
 //! | `trace.json`, `trace.svg`, `report.html` | the simplified graph; it drawn; everything for a reader |
+//! | `filesystem.json` | what is different on the guest's disk, file by file |
 //! | `traffic.pcapng`, `console.log`, `memory-N.elf` | written by others into the same folder |
 //!
 //! [`SessionWriter`] writes it while the session runs, [`Session`] reads it, [`Follow`] reads its logs while they grow, [`svg`] and [`report`] draw it.

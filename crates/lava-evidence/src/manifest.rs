@@ -91,7 +91,7 @@ pub struct Manifest {
     /// Name of the template it was cloned from, which is a hash of all that this was made from; none if it booted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
-    /// Hashes of what else had a part in it: `lava`, `qemu`, `vmlinuz`, and `rules` over the Sigma rules' files.
+    /// Hashes of what else had a part in it: `lava`, `qemu`, `vmlinuz`, and `rules` and `yara` over the files of Sigma and YARA rules.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub hashes: BTreeMap<String, Sha256>,
     /// What decided.

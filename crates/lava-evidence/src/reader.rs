@@ -17,13 +17,14 @@ use crate::{ChainReport, Error, MAX_ARTIFACT, Manifest, State, files};
 /// Longest line of a log, bytes.
 pub const MAX_LINE: usize = 4 << 20;
 /// The files whose hashes stand in the manifest.
-pub(crate) const HASHED: [&str; 12] = [
+pub(crate) const HASHED: [&str; 13] = [
     "events.jsonl",
     "chain.txt",
     "findings.jsonl",
     "trace.json",
     "trace.svg",
     "report.html",
+    "filesystem.json",
     "traffic.pcapng",
     "console.log",
     "memory-1.elf",
@@ -143,6 +144,16 @@ impl Session {
         let trace = self.place.open("trace.json")?;
         let missing = || Error::io("read", &path, std::io::ErrorKind::NotFound.into());
         parse_json(trace.ok_or_else(missing)?, &path, 64 << 20)
+    }
+
+    /// What it changed in the guest's file system, in the shape that its writer gave ([`crate::SessionWriter::filesystem`]); `None` if
+    /// that was not compared.
+    ///
+    /// # Errors
+    /// If it can't be read or is broken.
+    pub fn filesystem<T: DeserializeOwned>(&self) -> Result<Option<T>, Error> {
+        let name = "filesystem.json";
+        self.place.open(name)?.map(|file| parse_json(file, &self.place.path(name), 64 << 20)).transpose()
     }
 
     /// An artifact's bytes; `None` if it was not kept.

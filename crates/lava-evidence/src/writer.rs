@@ -147,7 +147,11 @@ impl SessionWriter {
         Ok(())
     }
 
-    fn artifact(&mut self, artifact: &Artifact) -> Result<(), Error> {
+    /// Keeps bytes that no event speaks of.
+    ///
+    /// # Errors
+    /// If the system refuses, or the bytes do not have their hash.
+    pub fn artifact(&mut self, artifact: &Artifact) -> Result<(), Error> {
         if self.kept.contains(&artifact.sha256) {
             return Ok(());
         }
@@ -176,6 +180,14 @@ impl SessionWriter {
         self.findings.append(&line)?;
         self.manifest.findings += 1;
         Ok(())
+    }
+
+    /// Writes what the session changed in the guest's file system, before it is closed.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn filesystem(&self, changes: &impl Serialize) -> Result<(), Error> {
+        self.write_json("filesystem.json", changes)
     }
 
     /// Writes trace, picture, report and the final manifest.

@@ -6,6 +6,7 @@ mod bundle;
 mod ctl;
 mod doctor;
 mod export;
+mod files;
 mod image;
 mod output;
 mod pack;
@@ -22,6 +23,7 @@ mod symbols;
 mod template;
 mod terminal;
 mod trace;
+mod yara;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -67,6 +69,8 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
+    /// List what a session changed in the guest's file system, as its disk tells it: what the task changed first.
+    Files(files::Files),
     /// Play a recorded session again: the trace grows as it did, thought of by today's detectors. No micro-VM is started.
     Replay(replay::Replay),
     /// Print a session's graph: simplified, unfolded step by step or whole; all of it or an interval.
@@ -102,7 +106,11 @@ enum Command {
     /// Learn what is usual for a profile, show it, and list what of a session is not.
     #[command(subcommand)]
     Baseline(baseline::Command),
-    /// Say which Sigma rules can be used, and why the others can't.
+    /// Search what a session kept (the task, files it wrote, what it said and was sent) with YARA rules.
+    ///
+    /// Exit code: 0 nothing matches, 3 something does, 1 failed.
+    Yara(yara::Options),
+    /// Say which Sigma and YARA rules can be used, and why the others can't.
     #[command(subcommand)]
     Rules(rules::Command),
     /// Serve the console: sessions in a browser, live and recorded.
@@ -149,6 +157,7 @@ fn main() -> ExitCode {
         Command::Events { session, kind, format, out } => {
             show::events(&session, kind.as_deref(), format, out.as_deref()).map(|()| CLEAN)
         }
+        Command::Files(files) => files.run().map(|()| CLEAN),
         Command::Replay(replay) => replay.run().map(|()| CLEAN),
         Command::Trace(options) => options.run().map(|()| CLEAN),
         Command::Export(export) => export.run().map(|()| CLEAN),
@@ -163,6 +172,7 @@ fn main() -> ExitCode {
         Command::Template(command) => template::command(&command).map(|()| CLEAN),
         Command::Ctl(ctl) => ctl.run().map(|()| CLEAN),
         Command::Baseline(command) => baseline::command(&command),
+        Command::Yara(options) => options.run(),
         Command::Rules(command) => rules::command(&command),
         Command::Serve(serve) => serve::run(serve).map(|()| CLEAN),
         Command::Sessions { out } => show::sessions(out.as_deref()).map(|()| CLEAN),

@@ -10,11 +10,10 @@ use lava_analysis::Analysis;
 use lava_detect::Detector;
 use lava_event::{Event, Finding};
 use lava_evidence::Session;
+use lava_yara::Scanner;
 
-use crate::baseline;
-use crate::rules;
-use crate::show;
 use crate::terminal::{self, Live, Style};
+use crate::{baseline, rules, show, yara};
 
 /// Options of `lava replay`.
 #[derive(clap::Args)]
@@ -32,6 +31,9 @@ pub struct Replay {
     rules: Option<PathBuf>,
     #[command(flatten)]
     baseline: baseline::Choice,
+    /// Folder of YARA rules (*.yar, *.yara), or one file, for what the session kept.
+    #[arg(long, value_name = "DIR")]
+    yara: Option<PathBuf>,
     /// Folder of sessions, if not the usual one.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -53,6 +55,8 @@ impl Replay {
     pub fn run(&self) -> Result<()> {
         let session = show::find(&self.session, self.out.as_deref())?;
         let checked = rules::load_any(self.rules.as_deref())?;
+        let loaded = yara::load_any(self.yara.as_deref())?;
+        let mut scanner = loaded.as_ref().map(|loaded| Scanner::new(&loaded.rules));
         let usual = self.baseline.load(&session.manifest().profile)?.map(|chosen| chosen.baseline);
         let mut analysis = Analysis::with_detector(Detector::with_rules(checked.rules)).with_baseline(usual);
         let (live, mut pace) = (Live::new(false), Pace::new(self.speed));
@@ -65,6 +69,12 @@ impl Replay {
             pace.wait(event.time_ns);
             live.event(&event);
             analysis.observe(&event).findings.iter().for_each(|finding| live.finding(finding));
+            if let Some(scanner) = &mut scanner {
+                for finding in yara::scan(Some(scanner), &yara::recorded(&session, event)?, &live) {
+                    analysis.take_in(&finding);
+                    live.finding(&finding);
+                }
+            }
         }
         let trace = analysis.graph().trace();
         terminal::summary(&trace, Style::of_stdout(), &mut std::io::stdout())?;

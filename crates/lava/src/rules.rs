@@ -1,6 +1,6 @@
-//! `lava rules`, and the reading of a folder of Sigma rules.
+//! `lava rules`, and the reading of a folder of Sigma rules, or of YARA rules (`yara.rs`).
 //!
-//! Every `*.yml` and `*.yaml` below the folder is read, in the order of their paths. Symbolic links below it are not followed: no
+//! Every `*.yml` and `*.yaml` (`*.yar` and `*.yara`) below the folder is read, in the order of their paths. Symbolic links below it are not followed: no
 //! loops, and nothing outside of what was named.
 
 use std::fs;
@@ -12,8 +12,10 @@ use clap::Subcommand;
 use lava_detect::sigma::{self, Outcome, RuleSet};
 use lava_event::{GuestText, Sha256};
 
-use crate::{CLEAN, FAILED};
+use crate::{CLEAN, FAILED, yara};
 
+/// Extensions of Sigma rules.
+const SIGMA: [&str; 2] = ["yml", "yaml"];
 /// Files that are read at most.
 const MAX_FILES: usize = 20_000;
 /// Deepest folder below the one that was named.
@@ -22,7 +24,7 @@ const MAX_DEPTH: usize = 16;
 /// What can be done with rules.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Say of each rule below a folder: used, or why it can't be.
+    /// Say of each Sigma rule, and of each file of YARA rules, below a folder: used, or why it can't be.
     ///
     /// Exit code: 0 all rules are well-formed, 1 one is malformed, or the folder cannot be read.
     Check {
@@ -55,19 +57,15 @@ impl Checked {
 
 /// Reads and compiles the rules below a folder, or of one file.
 pub fn load(dir: &Path) -> Result<Checked> {
-    let mut files = Vec::new();
-    match fs::metadata(dir).with_context(|| format!("the rules {}", dir.display()))?.is_dir() {
-        true => collect(dir, 0, &mut files)?,
-        false => files.push(dir.to_path_buf()),
-    }
+    let files = files(dir, SIGMA)?;
     if files.is_empty() {
         bail!("the rules {}: there is no *.yml or *.yaml below it", dir.display());
     }
-    files.sort();
     let mut checked = Checked::default();
     let mut sums = String::new();
     for path in files {
-        let text = read(&path).with_context(|| format!("the rules {}", path.display()))?;
+        let bytes = read(&path, sigma::MAX_FILE).with_context(|| format!("the rules {}", path.display()))?;
+        let text = String::from_utf8_lossy(&bytes);
         let below = path.strip_prefix(dir).unwrap_or(&path);
         sums.push_str(&format!("{}  {}\n", Sha256::of(text.as_bytes()), below.display()));
         let outcomes = checked.rules.add(&text);
@@ -77,12 +75,28 @@ pub fn load(dir: &Path) -> Result<Checked> {
     Ok(checked)
 }
 
+/// The files of rules below a folder, by extension, in the order of their paths; of a file, itself.
+pub fn files(dir: &Path, extensions: [&str; 2]) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    match fs::metadata(dir).with_context(|| format!("the rules {}", dir.display()))?.is_dir() {
+        true => collect(dir, extensions, 0, &mut files)?,
+        false => files.push(dir.to_path_buf()),
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// A file of rules as it is told: below the folder that was named, or itself if it was named.
+pub fn below<'a>(path: &'a Path, dir: &Path) -> &'a Path {
+    path.strip_prefix(dir).ok().filter(|rest| !rest.as_os_str().is_empty()).unwrap_or(path)
+}
+
 /// The same, where no folder need be given: no rules.
 pub fn load_any(dir: Option<&Path>) -> Result<Checked> {
     dir.map_or_else(|| Ok(Checked::default()), load)
 }
 
-fn collect(dir: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
+fn collect(dir: &Path, extensions: [&str; 2], depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
     if depth > MAX_DEPTH {
         bail!("the rules {}: folders nested deeper than {MAX_DEPTH}", dir.display());
     }
@@ -92,8 +106,8 @@ fn collect(dir: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
         let what = entry.file_type()?;
         let path = entry.path();
         if what.is_dir() {
-            collect(&path, depth + 1, files)?;
-        } else if what.is_file() && path.extension().is_some_and(|e| e == "yml" || e == "yaml") {
+            collect(&path, extensions, depth + 1, files)?;
+        } else if what.is_file() && path.extension().is_some_and(|e| extensions.iter().any(|known| e == *known)) {
             if files.len() >= MAX_FILES {
                 bail!("the rules {}: more than {MAX_FILES} files", dir.display());
             }
@@ -104,21 +118,26 @@ fn collect(dir: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
 }
 
 /// Reads one byte more than is taken, so that a file that is too large is known to be.
-fn read(path: &Path) -> Result<String> {
+pub fn read(path: &Path, most: usize) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    fs::File::open(path)?.take(sigma::MAX_FILE as u64 + 1).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    fs::File::open(path)?.take(most as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Runs `lava rules`; returns the exit code.
 pub fn command(command: &Command) -> Result<u8> {
     let Command::Check { dir } = command;
+    let yara = yara::load(dir)?;
+    yara.list(dir, &mut std::io::stdout().lock())?;
+    if !yara.is_empty() && files(dir, SIGMA)?.iter().all(|path| yara.has(path)) {
+        return Ok(if yara.is_whole() { CLEAN } else { FAILED });
+    }
     let checked = load(dir)?;
     let mut out = std::io::stdout().lock();
     for (path, outcome) in &checked.outcomes {
         // Rules are often somebody else's: nothing of them reaches the terminal unescaped.
         let title = GuestText::from(outcome.title.as_str());
-        let shown = path.strip_prefix(dir).ok().filter(|rest| !rest.as_os_str().is_empty()).unwrap_or(path).display();
+        let shown = below(path, dir).display();
         let title = if outcome.title.is_empty() { String::new() } else { format!(" ({title})") };
         match &outcome.result {
             Ok(()) => writeln!(out, "used       {shown}{title}")?,
@@ -129,5 +148,5 @@ pub fn command(command: &Command) -> Result<u8> {
         }
     }
     writeln!(out, "{}", checked.summary())?;
-    Ok(if checked.malformed() > 0 { FAILED } else { CLEAN })
+    Ok(if checked.malformed() > 0 || !yara.is_whole() { FAILED } else { CLEAN })
 }

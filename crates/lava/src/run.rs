@@ -16,13 +16,14 @@ use lava_microvisor::{
     Handle, Item, Items, MachineReport, MachineSpec, NetContent, Network, Options, Profile, Reply, Session, Task,
 };
 use lava_policy::Policy;
+use lava_yara::Scanner;
 
-use crate::baseline;
+use crate::files;
 use crate::prepare::{self, Guest, TaskFile};
-use crate::rules;
 use crate::template;
 use crate::terminal::{self, Live, Style};
 use crate::{CLEAN, FAILED, Format, THREAT, places};
+use crate::{baseline, rules, yara};
 
 /// How long a guest may take to start: under emulation on a busy machine that is long.
 pub const BOOT_TIMEOUT: Duration = Duration::from_secs(240);
@@ -64,6 +65,9 @@ pub struct Run {
     rules: Option<PathBuf>,
     #[command(flatten)]
     baseline: baseline::Choice,
+    /// Folder of YARA rules (*.yar, *.yara), or one file: the task, what it writes, sends and is sent are searched.
+    #[arg(long, value_name = "DIR")]
+    yara: Option<PathBuf>,
     /// Guest kernel.
     #[arg(long, value_name = "6.1|6.12", default_value = "6.1")]
     kernel: String,
@@ -143,6 +147,7 @@ impl Run {
         let task = prepare::task(&self.task)?;
         let (policy, policy_hash) = prepare::policy(&self.policy)?;
         let checked = rules::load_any(self.rules.as_deref())?;
+        let loaded = yara::load_any(self.yara.as_deref())?;
         let profile = prepare::profile(self.profile.as_deref(), &task)?.with_password(&self.password);
         let usual = self.baseline.load(&profile.name)?;
         let policy = policy.for_profile(&profile.name);
@@ -161,6 +166,9 @@ impl Run {
         let tap = prepare::tap()?;
 
         let live = Live::new(self.format == Format::Jsonl);
+        if let (Some(dir), Some(loaded)) = (&self.yara, &loaded) {
+            live.progress(&format!("YARA rules of {}: {}", dir.display(), loaded.summary()));
+        }
         if let Some(dir) = &self.rules {
             live.progress(&format!("Sigma rules of {}: {}", dir.display(), checked.summary()));
         }
@@ -182,6 +190,9 @@ impl Run {
         manifest.qemu = qemu.version.to_string();
         manifest.tap = Some(tap.sha256);
         manifest.template = template.as_ref().map(|template| template.parts.name());
+        manifest
+            .hashes
+            .extend(loaded.as_ref().and_then(|loaded| loaded.sha256).map(|sha256| ("yara".to_owned(), sha256)));
         manifest.hashes.extend(checked.sha256.map(|sha256| ("rules".to_owned(), sha256)));
         manifest.hashes.extend(usual.as_ref().map(|chosen| ("baseline".to_owned(), chosen.sha256)));
         let mut evidence = SessionWriter::create(&places::sessions(self.out.as_deref())?, &id, manifest)?;
@@ -217,7 +228,8 @@ impl Run {
                 let stop = handle.stopper();
                 // Only the first Ctrl-C is ours; it ends the session in order.
                 let _ = ctrlc::set_handler(move || stop("interrupted"));
-                let ended = self.consume(items, &handle, (&mut analysis, &policy), &mut evidence, &live);
+                let scanner = loaded.as_ref().map(|loaded| Scanner::new(&loaded.rules));
+                let ended = self.consume(items, &handle, (&mut analysis, scanner, &policy), &mut evidence, &live);
                 (ended, handle.wait())
             }
             Err(error) => {
@@ -256,6 +268,7 @@ impl Run {
             ("net", format!("{:?}", self.network(profile)).to_lowercase()),
             ("net_content", self.net_content.as_ref().map(|dir| dir.display().to_string()).unwrap_or_default()),
             ("dry_run", self.dry_run.to_string()),
+            ("yara", self.yara.as_ref().map(|dir| dir.display().to_string()).unwrap_or_default()),
             ("rules", self.rules.as_ref().map(|dir| dir.display().to_string()).unwrap_or_default()),
             ("disk", self.disk.as_ref().map(|disk| disk.display().to_string()).unwrap_or_default()),
         ]
@@ -301,7 +314,7 @@ impl Run {
         &self,
         items: Items,
         handle: &Handle,
-        (analysis, policy): (&mut Analysis, &Policy),
+        (analysis, mut scanner, policy): (&mut Analysis, Option<Scanner<'_>>, &Policy),
         evidence: &mut SessionWriter,
         live: &Live,
     ) -> Result<()> {
@@ -319,7 +332,7 @@ impl Run {
             }
             self.print(&produced);
             live.event(&produced.event);
-            match take(&produced, analysis, evidence) {
+            match take(&produced, (analysis, scanner.as_mut()), evidence, live) {
                 Ok(findings) => findings.iter().for_each(|finding| live.finding(finding)),
                 Err(error) => {
                     handle.stop("the evidence could not be written");
@@ -374,6 +387,7 @@ impl Run {
             mbr_after: report.mbr_sha256_after,
             detail: (!detail.is_empty()).then(|| detail.join("; ")),
         };
+        let unwritten = files::record(&report.disks, &mut evidence);
         let closed = evidence.close(&trace, outcome);
         // The overlay is as large as what the guest wrote; what matters of it is among the artifacts.
         for overlay in overlays(&dir) {
@@ -385,7 +399,7 @@ impl Run {
         let mut out: Box<dyn Write> =
             if self.format == Format::Text { Box::new(std::io::stdout()) } else { Box::new(std::io::stderr()) };
         terminal::summary(&trace, style, &mut out)?;
-        for fault in &report.faults {
+        for fault in report.faults.iter().chain(&unwritten) {
             writeln!(out, "note: {fault}")?;
         }
         writeln!(out, "session: {}\nreport:  {}", dir.display(), dir.join("report.html").display())?;
@@ -432,9 +446,17 @@ fn answer(reply: Reply, decision: Decision, event: &Event, policy: &Policy, hand
 }
 
 /// Takes one event: it is on disk before anybody thinks about it. Returns what was thought.
-fn take(produced: &Produced, analysis: &mut Analysis, evidence: &mut SessionWriter) -> Result<Vec<Finding>> {
+fn take(
+    produced: &Produced,
+    (analysis, scanner): (&mut Analysis, Option<&mut Scanner<'_>>),
+    evidence: &mut SessionWriter,
+    live: &Live,
+) -> Result<Vec<Finding>> {
     evidence.event(produced)?;
-    let findings = analysis.observe(&produced.event).findings;
+    let mut findings = analysis.observe(&produced.event).findings;
+    let of_content = yara::scan(scanner, produced, live);
+    of_content.iter().for_each(|finding| analysis.take_in(finding));
+    findings.extend(of_content);
     findings.iter().try_for_each(|finding| evidence.finding(finding))?;
     Ok(findings)
 }

@@ -44,7 +44,7 @@ fn the_task() {
     check(
         &[],
         &[&file(folder.path(), "blob.bin", &[0xf7; 64])],
-        &["blob.bin", "--profile", "elf, document, jar, script, archive"],
+        &["blob.bin", "--profile", "elf, document, office, web, jar, script, archive"],
     );
     let large = folder.path().join("large");
     File::create(&large).unwrap().set_len(2 << 30).unwrap();
@@ -75,7 +75,11 @@ fn the_host() {
     fs::set_permissions(&old, fs::Permissions::from_mode(0o755)).unwrap();
     check(&[("LAVA_QEMU", "/nonexistent/qemu")], &[&script], &["/nonexistent/qemu"]);
     check(&[("LAVA_QEMU", &old)], &[&script], &["7.2", "9.2", "cargo xtask setup"]);
-    check(&[("XDG_CACHE_HOME", folder.path().to_str().unwrap())], &[&script], &["no guest image", "cargo xtask image"]);
+    check(
+        &[("XDG_CACHE_HOME", folder.path().to_str().unwrap())],
+        &[&script],
+        &["guest image", "not built yet", "lava image build"],
+    );
     check(&[("LAVA_TAP", "/nonexistent.so")], &[&script], &["LAVA_TAP"]);
     let junk = file(folder.path(), "vmlinuz", &[7; 4096]);
     check(&[("LAVA_VMLINUZ", &junk)], &[&script], &["can't be introspected", "vmlinuz"]);

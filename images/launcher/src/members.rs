@@ -38,7 +38,7 @@ pub fn tell(directory: &Path, to: &mut dyn Write) -> io::Result<()> {
             continue;
         };
         budget = budget.saturating_sub(bytes.len() as u64);
-        writeln!(to, "{}", json!({ "member": name, "size": size, "sent": bytes.len() }))?;
+        writeln!(to, "{}", json!({ "member": name, "sent": bytes.len(), "size": size }))?;
         to.write_all(&bytes)?;
     }
     writeln!(to, "{}", json!({ "members": left_out }))

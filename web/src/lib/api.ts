@@ -1,7 +1,7 @@
 // The server's API. Every failure becomes a Problem: what, and what to do.
 
 import type {
-  Action, Artifact, AuditEntry, Diagnostic, Finding, Hit, LavaEvent, Me, Overview, Pending, Policy, ProcessLane,
+  Action, Artifact, AuditEntry, Diagnostic, ExportFormat, Finding, Hit, LavaEvent, Me, Overview, Pending, Policy, ProcessLane,
   Session, TraceAnswer,
 } from './types';
 
@@ -121,6 +121,8 @@ export const api = {
       `${session(id)}/artifacts/${encodeURIComponent(sha256)}${query({ view: 'hex', offset, length })}`, { signal }),
   artifactUrl: (id: string, sha256: string) => `${session(id)}/artifacts/${encodeURIComponent(sha256)}`,
   fileUrl: (id: string, name: string) => `${session(id)}/files/${encodeURIComponent(name)}`,
+  exports: () => ask<{ formats: ExportFormat[] }>('/api/exports'),
+  exportUrl: (id: string, format: string) => `${session(id)}/exports/${encodeURIComponent(format)}`,
   streamUrl: (id: string, from: number) => `${session(id)}/stream${query({ from })}`,
   decisions: (id: string) => ask<{ decisions: LavaEvent[]; pending?: Pending[] }>(`${session(id)}/decisions`),
   respond: (id: string, command: string) => change(`${session(id)}/respond`, { command }),

@@ -191,3 +191,10 @@ export interface AuditEntry {
   on: string;
   from: string;
 }
+
+/** A format of another tool that a session can be had in. */
+export interface ExportFormat {
+  name: string;
+  extension: string;
+  about: string;
+}

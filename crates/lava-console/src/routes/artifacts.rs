@@ -35,6 +35,7 @@ const FILES: &[(&str, &str)] = &[
     ("findings.jsonl", "application/x-ndjson"),
     ("chain.txt", "text/plain; charset=utf-8"),
     ("manifest.json", "application/json"),
+    ("filesystem.json", "application/json"),
     ("traffic.pcapng", "application/octet-stream"),
     ("console.log", "application/octet-stream"),
     ("qemu.log", "application/octet-stream"),
@@ -188,7 +189,7 @@ pub async fn file(State(app): State<Arc<App>>, Path((id, name)): Path<(String, S
 }
 
 /// Sends a file; `name` is one of ours. It is sent as it was when it was opened, should it grow.
-fn download(file: std::fs::File, name: &str, kind: &'static str, shown: bool) -> Answer<Response> {
+pub fn download(file: std::fs::File, name: &str, kind: &'static str, shown: bool) -> Answer<Response> {
     use tokio::io::AsyncReadExt;
     let size = file.metadata()?.len();
     let body = Body::from_stream(ReaderStream::with_capacity(tokio::fs::File::from_std(file).take(size), 64 << 10));

@@ -4,6 +4,7 @@ pub mod account;
 pub mod admin;
 pub mod artifacts;
 pub mod events;
+pub mod exports;
 pub mod policies;
 pub mod respond;
 pub mod sessions;

@@ -256,10 +256,7 @@ fn technique(tags: &[&str]) -> Technique {
         let digits = id.len() >= 4 && id.len() <= 8 && id.bytes().all(|b| b.is_ascii_digit() || b == b'.');
         digits.then(|| format!("T{id}"))
     });
-    id.map_or_else(
-        || Technique { id: "-".to_owned(), name: "not said by the rule".to_owned() },
-        |id| attack::technique(&id),
-    )
+    id.map_or_else(attack::unnamed_technique, |id| attack::technique(&id))
 }
 
 /// The stage of the kill chain that a tactic belongs to.

@@ -180,9 +180,12 @@ impl<'a> Observables<'a> {
     }
 
     /// An object whose id follows from its contributing properties: UUID version 5 of their canonical JSON (RFC 8785). These
-    /// hold only text, small numbers and lists, and their names are ASCII: serde_json's sorted output is canonical for them.
+    /// hold only text, small numbers and lists, and their names are ASCII: sorted output is canonical for them.
     fn add(&mut self, kind: &str, contributing: Map<String, Value>, rest: Map<String, Value>) -> String {
-        let canonical = Value::Object(contributing.clone()).to_string();
+        let mut canonical = Value::Object(contributing.clone());
+        // Without it they stand as they were inserted, if any crate of the program wants serde_json to keep that order (yara-x does).
+        canonical.sort_all_objects();
+        let canonical = canonical.to_string();
         let id = format!("{kind}--{}", Uuid::new_v5(&OASIS, canonical.as_bytes()));
         if !self.known.contains_key(&id) {
             self.known.insert(id.clone(), self.made.len());

@@ -93,7 +93,7 @@ fn nothing_of_the_host_is_reachable_from_qemu() {
     assert_eq!(session.sees("dev"), names(["null", "shm"]));
     assert_eq!(session.sees("dev/shm"), names([runtime.as_str()]));
     assert_eq!(session.sees("etc"), names(["ld.so.cache"]));
-    assert_eq!(session.sees("lava"), names(["ram", "state", "tap.so", "vmlinuz"]));
+    assert_eq!(session.sees("lava"), names(["ram", "state", "tap.so", "kernel"]));
     assert_eq!(session.sees("usr"), names(["bin", "lib", "lib64", "share"]));
     let programs = if as_root { names(["qemu-system-x86_64", "setpriv"]) } else { names(["qemu-system-x86_64"]) };
     assert_eq!(session.sees("usr/bin"), programs);

@@ -91,6 +91,14 @@ pub fn qemu_of(supervisor: u32) -> Option<u32> {
     })
 }
 
+/// What `lava ctl` answers of the one session in `out`.
+pub fn ctl(out: &Path, command: &str) -> String {
+    let output = lava().args(["ctl", "latest", command, "--out"]).arg(out).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{command}: {told}{}", String::from_utf8_lossy(&output.stderr));
+    told
+}
+
 /// Waits until it holds.
 pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();

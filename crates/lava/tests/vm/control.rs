@@ -5,20 +5,13 @@ use std::process::Stdio;
 
 use lava_event::Kind;
 
-use crate::common::{lava, read, turn, until};
+use crate::common::{ctl, lava, read, turn, until};
 
 /// Events recorded so far.
 fn recorded(out: &Path) -> usize {
     let session = std::fs::read_dir(out).unwrap().next();
     let log = session.and_then(|dir| std::fs::read_to_string(dir.ok()?.path().join("events.jsonl")).ok());
     log.map_or(0, |log| log.lines().filter(|line| line.contains("/home/user/tick")).count())
-}
-
-fn ctl(out: &Path, command: &str) -> String {
-    let output = lava().args(["ctl", "latest", command, "--out"]).arg(out).output().unwrap();
-    let told = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{command}: {told}{}", String::from_utf8_lossy(&output.stderr));
-    told
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use lava_event::{Event, Kind};
 
-use crate::common::{Ran, lava, read, turn, until};
+use crate::common::{Ran, ctl, lava, read, turn, until};
 
 /// Rows of a Volatility plugin over a dump.
 fn volatility(dump: &Path, symbols: &Path, plugin: &str) -> Vec<serde_json::Value> {
@@ -59,15 +59,10 @@ fn dumped(kernel: &str) -> Ran {
         std::fs::read_to_string(session.join("events.jsonl")).ok()
     };
     until("both processes run", || log().is_some_and(|log| log.contains("\"500\"") && log.contains("\"501\"")));
-    let ctl = |command: &str| {
-        let output = lava().args(["ctl", "latest", command, "--out"]).arg(out.path()).output().unwrap();
-        assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    };
-    ctl("pause");
-    assert!(ctl("dump").starts_with("memory-1.elf: "));
-    assert!(ctl("status").contains("paused"), "who held the guest still holds it");
-    ctl("discard");
+    ctl(out.path(), "pause");
+    assert!(ctl(out.path(), "dump").starts_with("memory-1.elf: "));
+    assert!(ctl(out.path(), "status").contains("paused"), "who held the guest still holds it");
+    ctl(out.path(), "discard");
     read(&child.wait_with_output().unwrap(), out)
 }
 

@@ -5,6 +5,7 @@ mod benign;
 mod cage;
 mod common;
 mod control;
+mod disk_changes;
 mod dump;
 mod files;
 mod ground_truth;
