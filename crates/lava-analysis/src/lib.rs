@@ -15,7 +15,7 @@ use lava_event::{Event, EventSeq, Finding, GuestText, Kind, ProcessKey};
 use lava_graph::Graph;
 use lava_policy::TraceView;
 
-pub use usual::{Compared, compare};
+pub use usual::{Compared, Unknown, compare};
 pub use what_if::{Answer, Difference, WhatIf};
 
 /// The detectors' view of the graph.
@@ -71,8 +71,8 @@ impl Analysis {
         Self { detector, ..Self::default() }
     }
 
-    /// The same, ranking findings by the profile's baseline: a finding of severity medium or low that rests on nothing but acts of the
-    /// baseline is worth knowing only, and says so. To be called before the first event.
+    /// The same with the profile's baseline: each finding says how far it is from what is usual, and one of severity medium or low that rests
+    /// on nothing but acts of the baseline is worth knowing only. To be called before the first event.
     #[must_use]
     pub fn with_baseline(mut self, baseline: Option<Baseline>) -> Self {
         self.usual = baseline.map(usual::Usual::new);
@@ -101,7 +101,7 @@ impl Analysis {
         self.graph.apply(event);
         let mut findings = self.detector.observe(event, &View(&self.graph));
         if let Some(usual) = &mut self.usual {
-            usual.observe(event);
+            usual.observe(event, &self.graph);
             findings.iter_mut().for_each(|finding| usual.rank(finding));
         }
         findings.iter().for_each(|finding| self.graph.apply_finding(finding));
@@ -127,7 +127,7 @@ impl Analysis {
                 Kind::FileOpen { path, .. } => lava_detect::autostart(path).unwrap_or_default(),
                 _ => "",
             },
-            in_baseline: self.usual.as_ref().is_some_and(|usual| usual.holds(event)),
+            in_baseline: self.usual.as_ref().is_some_and(|usual| usual.holds(event, &self.graph)),
         }
     }
 }

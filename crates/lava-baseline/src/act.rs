@@ -4,6 +4,7 @@ use lava_event::{Event, GuestText, Kind, NetEndpoint, Protocol};
 use serde::{Deserialize, Serialize};
 
 use crate::Names;
+use crate::general::without_numbers;
 
 /// What is done. The names are those of baseline files; they are coarser than the events'.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -44,15 +45,9 @@ pub enum Act {
     /// A file is mapped to be executed: a library.
     #[serde(rename = "memory.library")]
     Library,
-    /// Memory is mapped to be executed that no file backs.
+    /// A file is mapped to be shared with other processes.
     #[serde(rename = "memory.map")]
     Map,
-    /// Memory is made executable.
-    #[serde(rename = "memory.protect")]
-    Protect,
-    /// Code runs that no file backs.
-    #[serde(rename = "memory.unbacked_execution")]
-    Unbacked,
     /// A socket is made.
     #[serde(rename = "net.socket")]
     Socket,
@@ -82,8 +77,6 @@ impl Act {
             Self::Attributes => "file.attributes",
             Self::Library => "memory.library",
             Self::Map => "memory.map",
-            Self::Protect => "memory.protect",
-            Self::Unbacked => "memory.unbacked_execution",
             Self::Socket => "net.socket",
             Self::Connect => "net.connect",
             Self::Bind => "net.bind",
@@ -104,16 +97,20 @@ pub struct Done {
 
 /// Arguments of a command line that are looked at.
 const MAX_ARGUMENTS: usize = 40;
-/// Where programs read all the time, and what says nothing of the task.
-const LIBRARIES: [&[u8]; 5] = [b"/usr/lib/", b"/lib/", b"/lib64/", b"/usr/share/", b"/usr/local/lib/"];
+/// What comes with the system and is read all the time. Which file in a folder below says nothing of the task.
+const SYSTEM: [&str; 7] =
+    ["/usr/lib/", "/lib/", "/lib64/", "/usr/share/", "/usr/local/lib/", "/etc/fonts/", "/sys/devices/pci0000:00/"];
 
 impl Done {
-    /// The act of an event's process. `None`: the event is no act that a baseline could hold; it is never in one. So is all that the
-    /// kernel's own memory, rights, the disk below the files and other processes' memory are about: that is never usual.
+    /// The act of an event's process. `None`: the event is no act that a baseline could hold; it is never in one. So is all that is about
+    /// the kernel's own memory, rights, the disk below the files, other processes' memory, and code that no file backs: that is never usual.
     #[must_use]
     pub fn of(event: &Event, names: &Names) -> Option<Self> {
         let process = event.process.as_ref().filter(|process| !process.exe.is_empty())?;
-        let (act, object) = object(&event.kind, names)?;
+        let (act, mut object) = object(&event.kind, names)?;
+        if matches!(act, Act::Exec | Act::Create) {
+            object = without_pids(&object, [process.pid, process.ppid]);
+        }
         Some(Self { program: names.generalise(&process.exe), act, object })
     }
 }
@@ -126,13 +123,15 @@ fn object(kind: &Kind, names: &Names) -> Option<(Act, String)> {
             (Act::Exec, names.generalise_text(&line.join(" ")))
         }
         Kind::ProcessSignal { target, signal } => (Act::Signal, format!("{signal} {}", general(&target.comm))),
-        Kind::ProcessName { new, .. } => (Act::Name, general(new)),
+        Kind::ProcessName { new, .. } => {
+            let mut name = String::new();
+            without_numbers(&general(new), 1, &mut name); // Which thread it is.
+            (Act::Name, name)
+        }
         Kind::ProcessNamespaces { changed } => (Act::Namespaces, changed.join(" ")),
         Kind::ProcessMemfd { name, .. } => (Act::MemoryFile, general(name)),
         Kind::FileOpen { path, access, .. } if access.writes() => (Act::Write, general(path)),
-        Kind::FileOpen { path, .. } | Kind::FileRead { path, .. } => {
-            (!LIBRARIES.iter().any(|folder| path.bytes().starts_with(folder))).then(|| (Act::Read, general(path)))?
-        }
+        Kind::FileOpen { path, .. } | Kind::FileRead { path, .. } => (Act::Read, of_system(general(path))),
         Kind::FileWrite { path, .. } | Kind::FileMapWrite { path, .. } | Kind::FileTruncate { path, .. } => {
             (Act::Write, general(path))
         }
@@ -148,17 +147,10 @@ fn object(kind: &Kind, names: &Names) -> Option<(Act, String)> {
             (Act::Attributes, general(path) + &set)
         }
         Kind::MemoryMap { protection, path: Some(path), .. } if protection.executes() && !protection.writes() => {
-            (Act::Library, general(path))
+            (Act::Library, of_system(general(path)))
         }
-        Kind::MemoryMap { protection, shared, path, .. } => {
-            let shared = if *shared { " shared" } else { "" };
-            (Act::Map, format!("{}{protection}{shared}", backing(path.as_ref(), names)))
-        }
-        Kind::MemoryProtect { old, new, path, .. } => {
-            (Act::Protect, format!("{}{old} to {new}", backing(path.as_ref(), names)))
-        }
-        Kind::MemoryUnbackedExecution { protection, backing: by, .. } => {
-            (Act::Unbacked, format!("{}{protection}", backing(by.as_ref(), names)))
+        Kind::MemoryMap { protection, path: Some(path), shared: true, .. } if !protection.executes() => {
+            (Act::Map, format!("{} {protection}", general(path)))
         }
         Kind::NetSocket { family, way, protocol } => (Act::Socket, format!("{family} {way} {}", word(*protocol))),
         Kind::NetConnect { protocol, destination, path } => {
@@ -178,9 +170,22 @@ fn pair(from: String, to: &str) -> String {
     from + " → " + to
 }
 
-/// The file behind memory, with the space that stands behind it.
-fn backing(path: Option<&GuestText>, names: &Names) -> String {
-    path.map_or_else(|| "anonymous ".to_owned(), |path| names.generalise(path) + " ")
+/// What lies in a folder of the system's is told by the part of the system it is in; `/usr/lib/os-release`, in none, by itself.
+fn of_system(path: String) -> String {
+    let deep = |folder: &&&str| path.strip_prefix(**folder).is_some_and(|below| below.contains('/'));
+    SYSTEM.iter().find(deep).map_or_else(|| path.clone(), |folder| format!("{folder}*"))
+}
+
+/// Programs are told, and put into locks, whose child they are.
+fn without_pids(text: &str, pids: [u32; 2]) -> String {
+    let is_pid = |number: &str| number.len() > 2 && number.parse().is_ok_and(|number: u32| pids.contains(&number));
+    let mut out = String::with_capacity(text.len());
+    for part in text.split_inclusive(|c: char| !c.is_ascii_alphanumeric()) {
+        let number = part.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+        out.push_str(if is_pid(number) { "*" } else { number });
+        out.push_str(&part[number.len()..]);
+    }
+    out
 }
 
 const fn word(protocol: Protocol) -> &'static str {
@@ -204,4 +209,35 @@ fn end(protocol: Protocol, at: Option<&NetEndpoint>, path: Option<&GuestText>, n
         (None, path) => path.map(|path| names.generalise(path)).unwrap_or_default(),
     };
     format!("{} {place}", word(protocol))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn its_own_and_its_parents_number_are_told_from_others() {
+        for (text, expect) in [
+            ("helper 480 9 /tmp/ -parentPid 480", "helper * 9 /tmp/ -parentPid *"),
+            ("lock → 198.18.0.1:+481", "lock → 198.18.0.1:+*"),
+            ("chmod 4755 a480", "chmod 4755 a480"),
+            ("", ""),
+        ] {
+            assert_eq!(without_pids(text, [480, 481]), expect);
+        }
+        assert_eq!(without_pids("kill 1 99", [1, 99]), "kill 1 99");
+    }
+
+    #[test]
+    fn parts_of_the_system_are_told_by_their_folder() {
+        for (path, expect) in [
+            ("/usr/lib/x86_64-linux-gnu/libc.so.6", "/usr/lib/*"),
+            ("/usr/lib/os-release", "/usr/lib/os-release"),
+            ("/etc/fonts/conf.d/a", "/etc/fonts/*"),
+            ("/etc/shadow", "/etc/shadow"),
+            ("/sys/devices/virtual/dmi/id/product_name", "/sys/devices/virtual/dmi/id/product_name"),
+        ] {
+            assert_eq!(of_system(path.to_owned()), expect);
+        }
+    }
 }

@@ -1,14 +1,19 @@
 //! Making names general: what differs from run to run becomes `*`, the task's own files `{task}` and `{member}`, a home folder `~`.
 //!
 //! The rules, in their order; they are applied until nothing changes any more, so making general twice changes nothing:
-//! 1. the paths of the archive's members are `{member}`, the task's path is `{task}`, also where more follows: `{task}.png`;
+//! 1. the paths of the archive's members are `{member}`, the task's path is `{task}`, also where more follows: `{task}.png`; what an
+//!    archive unpacks is `{task}.d/*`;
 //! 2. `/home/NAME` at the beginning of a word is `~`;
 //! 3. a part of a path that is a number is `*` (`/proc/71`), and so is a number in brackets (`pipe:[9]`);
 //! 4. of what stands between other characters than ASCII letters and digits:
 //!    * hexadecimal digits, 8 or more with a number among them;
-//!    * 6 or more that mix lower case, upper case and numbers (`sedR4nd0m`);
-//!    * in a folder for temporary files also: 6 or more that mix two of these, and what begins with `tmp`;
-//! 5. numbers within a name, of 5 digits or more, and of 3 or more in a folder for temporary files.
+//!    * 6 or more that mix lower case, upper case and numbers (`R4nd0mXyZ`; not `Module1`), and a UUID; what `sed -i` draws
+//!      is `sed*`, a profile's folder of Firefox `*.default`;
+//!    * a whole name of 6 letters of mixed case (`FhCYJr`), as mkstemp(3) draws, and any 6 behind `tmp` or `temp` in the same name;
+//!    * in a folder for temporary files, and behind `tmp` or `temp` in the same name, also: 6 or more that mix two of these (`TMP-Lvwbae`);
+//!    * in a folder for temporary files what begins with `tmp`;
+//! 5. numbers within a name, of 5 digits or more, and of 3 or more in a folder for temporary files;
+//! 6. a word that follows itself is said once.
 //!
 //! *Limit:* a random name of lower case letters alone is not told from a word.
 
@@ -16,8 +21,14 @@ use lava_event::{Event, GuestText, Kind};
 
 /// Longest text that is kept, characters; the rest is `…`.
 pub(crate) const MAX_TEXT: usize = 400;
+/// Characters that are looked at: what is general is much shorter than what it was.
+const MAX_INPUT: usize = 4096;
 /// Content files that are known by name: the task, and of an archive those that are opened.
 const MAX_CONTENTS: usize = 257;
+/// Where an archive is unpacked.
+const UNPACKED: [&str; 2] = ["{task}.d/", "{member}.d/"];
+/// What a UUID looks like.
+const UUID: &[u8; 36] = b"xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
 /// Folders of temporary files.
 const TEMPORARY: [&str; 4] = ["/tmp/", "/var/tmp/", "/dev/shm/", "/run/"];
 
@@ -55,12 +66,17 @@ impl Names {
     /// The same of text that is fit for display.
     #[must_use]
     pub fn generalise_text(&self, text: &str) -> String {
-        let mut now = cut(text);
+        let mut now = cut(text, MAX_INPUT);
         // Each round leaves fewer letters and digits outside of `{}`, or ends.
         loop {
             let next = self.round(&now);
             if next == now {
-                return now;
+                let short = cut(&now, MAX_TEXT);
+                if short == now {
+                    return now;
+                }
+                now = short;
+                continue;
             }
             now = next;
         }
@@ -69,10 +85,18 @@ impl Names {
     fn round(&self, text: &str) -> String {
         let named = self.contents.iter().fold(text.to_owned(), |text, (path, word)| text.replace(path, word));
         let mut out = String::with_capacity(named.len());
+        let mut last = String::new();
         for word in named.split_inclusive(ends_word) {
-            general_word(word, &mut out);
+            let mut general = String::with_capacity(word.len());
+            general_word(word, &mut general);
+            let again = last.ends_with(char::is_whitespace) && general.trim_end_matches(ends_word) == last.trim_end();
+            if !again || general.chars().all(ends_word) {
+                out.push_str(&general);
+                last = general;
+            }
         }
-        cut(&out)
+        out.truncate(out.trim_end().len());
+        out
     }
 }
 
@@ -81,8 +105,8 @@ fn ends_word(c: char) -> bool {
     c.is_whitespace() || "=:,;\"'()".contains(c)
 }
 
-fn cut(text: &str) -> String {
-    match text.char_indices().nth(MAX_TEXT) {
+fn cut(text: &str, length: usize) -> String {
+    match text.char_indices().nth(length) {
         Some((at, _)) if !text[at..].starts_with('…') || text[at..].chars().count() > 1 => {
             format!("{}…", &text[..at])
         }
@@ -92,6 +116,12 @@ fn cut(text: &str) -> String {
 
 /// One word, with what ends it.
 fn general_word(word: &str, out: &mut String) {
+    if let Some((at, folder)) = UNPACKED.iter().find_map(|folder| Some((word.find(folder)?, folder))) {
+        let end = word.find(ends_word).unwrap_or(word.len()).max(at + folder.len());
+        out.push_str(&word[..at + folder.len()]);
+        out.push_str(if end > at + folder.len() { "*" } else { "" });
+        return out.push_str(&word[end..]);
+    }
     let temporary = TEMPORARY.iter().any(|folder| word.starts_with(folder));
     let rest = match word.strip_prefix("/home/") {
         Some(below) => {
@@ -100,7 +130,7 @@ fn general_word(word: &str, out: &mut String) {
         }
         None => word,
     };
-    let mut before = '\0';
+    let (mut before, mut behind_tmp) = ('\0', false);
     let mut at = 0;
     while at < rest.len() {
         let from = &rest[at..];
@@ -108,36 +138,60 @@ fn general_word(word: &str, out: &mut String) {
         if length == 0 {
             before = from.chars().next().unwrap_or('\0');
             out.push(before);
+            behind_tmp &= before != '/';
             at += before.len_utf8();
+            continue;
+        }
+        if from.len() >= UUID.len() && is_uuid(&from.as_bytes()[..UUID.len()]) {
+            out.push('*');
+            at += UUID.len();
             continue;
         }
         let after = from[length..].chars().next();
         let run = &from[..length];
         let alone =
             before == '/' && after.is_none_or(|c| c == '/' || ends_word(c)) || before == '[' && after == Some(']');
-        if alone && run.bytes().all(|b| b.is_ascii_digit()) || is_random(run, temporary) {
+        let of_mkstemp = run.len() == 6 && (behind_tmp || alone && is_mixed(run));
+        let number = alone && run.bytes().all(|b| b.is_ascii_digit());
+        let of_firefox = before == '/' && run.len() == 8 && from[length..].starts_with(".default");
+        if run.len() == 9 && run.starts_with("sed") && run.bytes().skip(3).any(|b| !b.is_ascii_lowercase()) {
+            out.push_str("sed*");
+        } else if number || of_firefox || of_mkstemp || is_random(run, temporary, temporary || behind_tmp) {
             out.push('*');
         } else {
             without_numbers(run, if temporary { 3 } else { 5 }, out);
         }
+        behind_tmp |= run.eq_ignore_ascii_case("tmp") || run.eq_ignore_ascii_case("temp");
         at += length;
     }
 }
 
 /// Whether letters and digits look as if a program had drawn them.
-fn is_random(run: &str, temporary: bool) -> bool {
+fn is_random(run: &str, temporary: bool, drawn: bool) -> bool {
     let has = |class: fn(&u8) -> bool| run.bytes().any(|b| class(&b));
     let digits = has(u8::is_ascii_digit);
     let classes =
         [digits, has(u8::is_ascii_lowercase), has(u8::is_ascii_uppercase)].into_iter().filter(|&is| is).count();
     let hexadecimal = run.len() >= 8 && digits && run.bytes().all(|b| b.is_ascii_hexdigit());
+    // `Module1` is a name with a number.
+    let numbered = !run.trim_end_matches(|c: char| c.is_ascii_digit()).bytes().any(|b| b.is_ascii_digit());
     hexadecimal
-        || run.len() >= 6 && classes >= if temporary { 2 } else { 3 }
+        || run.len() >= 6 && (classes >= 3 && !numbered || classes >= 2 && drawn)
         || temporary && run.len() > 3 && run.starts_with("tmp")
 }
 
+fn is_uuid(bytes: &[u8]) -> bool {
+    bytes.iter().zip(UUID).all(|(byte, like)| if *like == b'-' { byte == like } else { byte.is_ascii_hexdigit() })
+}
+
+/// Whether upper and lower case letters are mixed, not only at the beginning.
+fn is_mixed(run: &str) -> bool {
+    let upper = run.bytes().skip(1).any(|b| b.is_ascii_uppercase());
+    upper && run.bytes().any(|b| b.is_ascii_lowercase())
+}
+
 /// Numbers of so many digits become `*`.
-fn without_numbers(run: &str, digits: usize, out: &mut String) {
+pub(crate) fn without_numbers(run: &str, digits: usize, out: &mut String) {
     let mut rest = run;
     while let Some(first) = rest.chars().next() {
         let is_digit = first.is_ascii_digit();
@@ -175,13 +229,27 @@ mod tests {
             ("/home/user/.profile", "~/.profile"),
             ("/home/user", "~"),
             ("/root/.ssh/authorized_keys", "/root/.ssh/authorized_keys"),
-            ("/home/user/sedK3yQ9z", "~/*"),
+            ("/home/user/sedK3yQ9z", "~/sed*"),
             ("/etc/ld.so.preload", "/etc/ld.so.preload"),
             ("/usr/lib/x86_64-linux-gnu/libc.so.6", "/usr/lib/x86_64-linux-gnu/libc.so.6"),
             ("/var/cache/3830d5c3ddfd5cd38a049b759396e72e-le64.cache-8", "/var/cache/*-le64.cache-8"),
             ("sh -c /home/user/mail.zip > /tmp/o123", "sh -c {task} > /tmp/o*"),
             ("/home/user/mail.zip.d/run.sh", "{member}"),
-            ("/home/user/mail.zip.d/x", "{task}.d/x"),
+            ("/home/user/mail.zip.d/x/y", "{task}.d/*"),
+            ("7zz x -o/home/user/mail.zip.d /home/user/mail.zip", "7zz x -o{task}.d {task}"),
+            ("/home/user/.cache/a.TMP-Lvwbae", "~/.cache/a.TMP-*"),
+            ("/home/user/templates/Makefile", "~/templates/Makefile"),
+            ("cat /tmp/tmp.R4nd0mXyZ/1 /tmp/tmp.R4nd0mXyZ/2 b", "cat /tmp/tmp.*/* b"),
+            ("cat /tmp/tmp.R4nd0mXyZ/1 /tmp/tmp.R4nd0mXyZ/2", "cat /tmp/tmp.*/*"),
+            ("dd if=a of=a", "dd if=a of=a"),
+            ("a=a", "a=a"),
+            ("/home/user/sedInorqP", "~/sed*"),
+            ("/home/user/x/FhCYJr", "~/x/*"),
+            ("/home/user/m/n8yqk4b9.default-esr/a", "~/m/*.default-esr/a"),
+            ("-id {01234567-20a8-4a24-a9c2-89abcdef0123}", "-id {*}"),
+            ("/home/user/x/Wewruz", "~/x/Wewruz"),
+            ("/home/user/x/Module1.xba", "~/x/Module1.xba"),
+            ("/home/user/a.TMP-YAFJHU", "~/a.TMP-*"),
         ] {
             assert_eq!(names().generalise_text(text), expect, "{text}");
         }
@@ -189,7 +257,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn twice_is_once(text in "(/home/user/mail.zip|/tmp/|/home/|/proc/|tmp|[a-zA-Z0-9]{0,12}|[/.:= \\[\\]\\-…]|\\PC){0,40}") {
+        fn twice_is_once(text in "(/home/user/mail.zip|\\.d/|/tmp/|/home/|/proc/|tmp|[a-zA-Z0-9]{0,12}|[/.:= \\[\\]\\-…]|\\PC){0,40}") {
             let once = names().generalise_text(&text);
             prop_assert_eq!(names().generalise_text(&once), once.clone());
             prop_assert!(once.chars().count() <= MAX_TEXT + 1);

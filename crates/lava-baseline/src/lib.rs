@@ -13,7 +13,7 @@ mod general;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lava_event::Event;
+use lava_event::{Distance, Event};
 use serde::{Deserialize, Serialize};
 
 pub use act::{Act, Done};
@@ -25,6 +25,23 @@ pub const VERSION: u32 = 1;
 pub const MAX_FILE: usize = 4 << 20;
 /// Most acts in a baseline.
 pub const MAX_ACTS: usize = 50_000;
+
+/// Baselines that come with LAVA: the profile, and the file.
+const SHIPPED: [(&str, &str); 7] = [
+    ("archive", include_str!("../../../images/baselines/archive.toml")),
+    ("document", include_str!("../../../images/baselines/document.toml")),
+    ("elf", include_str!("../../../images/baselines/elf.toml")),
+    ("jar", include_str!("../../../images/baselines/jar.toml")),
+    ("office", include_str!("../../../images/baselines/office.toml")),
+    ("script", include_str!("../../../images/baselines/script.toml")),
+    ("web", include_str!("../../../images/baselines/web.toml")),
+];
+
+/// The baseline that comes with LAVA for a profile: its file's text.
+#[must_use]
+pub fn shipped(profile: &str) -> Option<&'static str> {
+    SHIPPED.iter().find(|(name, _)| *name == profile).map(|(_, text)| *text)
+}
 
 /// Why a text is no baseline.
 #[derive(Debug, thiserror::Error)]
@@ -73,44 +90,6 @@ pub struct Baseline {
     /// By program.
     #[serde(default)]
     programs: BTreeMap<String, Acts>,
-}
-
-/// How far an act is from what is usual; the order is that of the distance.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Distance {
-    /// It is in the baseline.
-    Usual,
-    /// The program does this in the same folder, or another program does exactly this.
-    Near,
-    /// The program does this, to other things.
-    OtherObject,
-    /// The program is known, but not to do this.
-    OtherAct,
-    /// The program is not known.
-    OtherProgram,
-    /// No baseline holds such events: it is never usual.
-    Never,
-}
-
-impl Distance {
-    /// 0 (usual) to 5.
-    #[must_use]
-    pub const fn number(self) -> u8 {
-        self as u8
-    }
-
-    /// In a few words.
-    #[must_use]
-    pub const fn words(self) -> &'static str {
-        match self {
-            Self::Usual => "usual for this profile",
-            Self::Near => "much like what is usual",
-            Self::OtherObject => "the program does this, but elsewhere",
-            Self::OtherAct => "the program is not known to do this",
-            Self::OtherProgram => "the program is not known",
-            Self::Never => "of a kind that is never usual",
-        }
-    }
 }
 
 impl Baseline {
@@ -218,10 +197,12 @@ impl Baseline {
     }
 }
 
-/// The folder of a path, with its slash. A path that is not one alone (a command line, a pair) has none.
+/// The folder of a path, with its slash. A path that is not one alone (a command line, a pair) has none; nor has a hidden name: beside
+/// which others it lies says nothing of it (`~/.profile`).
 fn folder(object: &str) -> Option<&str> {
     let path = !object.contains(' ') && (object.starts_with('/') || object.starts_with('~'));
-    object.rfind('/').filter(|_| path).map(|at| &object[..=at])
+    let at = object.rfind('/').filter(|_| path)?;
+    (!object[at + 1..].starts_with('.')).then(|| &object[..=at])
 }
 
 /// Whether one of them lies directly in that folder.
@@ -253,7 +234,8 @@ mod tests {
     fn distances_are_those_of_the_document() {
         for (of, expect) in [
             (done("/usr/bin/dash", Act::Write, "~/checked"), Distance::Usual),
-            (done("/usr/bin/dash", Act::Write, "~/.profile"), Distance::Near),
+            (done("/usr/bin/dash", Act::Write, "~/other"), Distance::Near),
+            (done("/usr/bin/dash", Act::Write, "~/.profile"), Distance::OtherObject),
             (done("/usr/bin/dash", Act::Read, "/etc/hostname"), Distance::Near),
             (done("/usr/bin/perl", Act::Read, "/etc/hostname"), Distance::Near),
             (done("/usr/bin/dash", Act::Write, "/etc/cron.d/x"), Distance::OtherObject),

@@ -4,17 +4,17 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use lava_analysis::{Analysis, Compared, compare};
+use lava_analysis::{Analysis, Compared, Unknown, compare};
 use lava_baseline::{Baseline, MAX_ACTS, MAX_FILE};
-use lava_event::{Finding, GuestText, Sha256, Verdict};
+use lava_event::{GuestText, Sha256, Verdict};
 use lava_evidence::{Session, State};
 
 use crate::run::{self, Run};
 use crate::terminal::{Live, Style};
 use crate::{CLEAN, FAILED, places, replay, show};
 
-/// Baselines that come with LAVA, below the share folder.
-const SHIPPED: &str = "images/baselines";
+/// The user's own, below the configuration's folder.
+const OWN: &str = "baselines";
 /// What stands for "no baseline".
 const NONE: &str = "none";
 /// Acts that are told of each program.
@@ -25,14 +25,16 @@ const DIFFERS: u8 = 3;
 /// Which baseline findings are ranked by.
 #[derive(clap::Args, Default)]
 pub struct Choice {
-    /// What findings are ranked by: a baseline's file, or `none`. Default: the one that comes with LAVA for the profile, if there is one.
+    /// What findings are ranked by: a baseline's file, or `none`. Default: your own for the profile
+    /// (~/.config/lava/baselines/PROFILE.toml), or the one that comes with LAVA.
     #[arg(long, value_name = "FILE|none")]
     baseline: Option<String>,
 }
 
-/// A baseline, and the hash of its file.
+/// A baseline, where it comes from, and the hash of its text.
 pub struct Chosen {
     pub baseline: Baseline,
+    source: String,
     pub sha256: Sha256,
 }
 
@@ -40,43 +42,47 @@ impl Choice {
     /// The baseline for sessions of that profile.
     pub fn load(&self, profile: &str) -> Result<Option<Chosen>> {
         let chosen = match self.baseline.as_deref() {
-            Some(NONE) => return Ok(None),
-            Some(file) => read(Path::new(file))?,
-            None => match shipped(profile)?.filter(|file| file.is_file()) {
-                Some(file) => read(&file)?,
-                None => return Ok(None),
-            },
+            Some(NONE) => None,
+            Some(file) => Some(read(Path::new(file))?),
+            None => default(profile)?,
         };
-        if chosen.baseline.profile() != profile {
-            let is = chosen.baseline.profile().escape_debug();
-            bail!(
-                "the baseline is for the profile {is}, not for {}: give another with --baseline",
-                profile.escape_debug()
-            );
+        if let Some(is) = chosen.as_ref().map(|chosen| chosen.baseline.profile()).filter(|is| *is != profile) {
+            let (is, profile) = (is.escape_debug(), profile.escape_debug());
+            bail!("the baseline is for the profile {is}, not for {profile}: give another with --baseline");
         }
-        Ok(Some(chosen))
+        Ok(chosen)
     }
 }
 
-/// The baseline that comes with LAVA for sessions of that profile.
+/// The baseline for sessions of that profile, if nothing else is asked for.
 pub fn usual(profile: &str) -> Result<Option<Baseline>> {
     Ok(Choice::default().load(profile)?.map(|chosen| chosen.baseline))
 }
 
-/// Where the baseline of that profile would be. The name can come from a folder that somebody handed to us: only a plain one is a file's.
-fn shipped(profile: &str) -> Result<Option<PathBuf>> {
+/// The user's own, or else the shipped one.
+fn default(profile: &str) -> Result<Option<Chosen>> {
+    // The name can come from a folder that somebody handed to us: only a plain one is a file's.
     let plain = !profile.is_empty() && profile.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-    Ok(if plain { Some(places::share()?.join(SHIPPED).join(format!("{profile}.toml"))) } else { None })
+    let own = places::configuration().map(|folder| folder.join(OWN).join(format!("{profile}.toml")));
+    if let Some(file) = own.filter(|file| plain && file.is_file()) {
+        return read(&file).map(Some);
+    }
+    let shipped = lava_baseline::shipped(profile);
+    shipped.map(|text| parse(text, format!("the baseline that comes with LAVA for {profile}"))).transpose()
 }
 
 fn read(path: &Path) -> Result<Chosen> {
-    let shown = || format!("the baseline {}", path.display());
+    let source = format!("the baseline {}", path.display());
     let mut text = String::new();
     // One byte more than is taken, so that a file that is too large is known to be.
-    let file = std::fs::File::open(path).with_context(shown)?;
-    file.take(MAX_FILE as u64 + 1).read_to_string(&mut text).with_context(shown)?;
-    let baseline = Baseline::parse(&text).with_context(shown)?;
-    Ok(Chosen { baseline, sha256: Sha256::of(text.as_bytes()) })
+    let file = std::fs::File::open(path).with_context(|| source.clone())?;
+    file.take(MAX_FILE as u64 + 1).read_to_string(&mut text).with_context(|| source.clone())?;
+    parse(&text, source)
+}
+
+fn parse(text: &str, source: String) -> Result<Chosen> {
+    let baseline = Baseline::parse(text).with_context(|| source.clone())?;
+    Ok(Chosen { baseline, source, sha256: Sha256::of(text.as_bytes()) })
 }
 
 /// What is done with baselines.
@@ -185,8 +191,7 @@ impl Learn {
         if verdict == Verdict::Malicious && !self.even_malicious {
             bail!("the session {id} is malicious: nothing is learned from it, unless with --even-malicious");
         }
-        let (compared, task) =
-            (against(session, baseline, &[])?, GuestText::from(manifest.task.name.as_str()).to_string());
+        let (compared, task) = (against(session, baseline)?, GuestText::from(manifest.task.name.as_str()).to_string());
         let recipe = manifest.image.recipe.map(|hash| hash.to_string());
         baseline
             .learn(&manifest.lava, recipe, &task, compared.acts)
@@ -195,10 +200,10 @@ impl Learn {
 }
 
 /// Holds a recorded session against a baseline. A line of its log that can't be read is an error: what it said is not known.
-fn against(session: &Session, baseline: &Baseline, findings: &[Finding]) -> Result<Compared> {
+fn against(session: &Session, baseline: &Baseline) -> Result<Compared> {
     let mut unreadable = 0;
     let live = Live::new(true);
-    let compared = compare(baseline, findings, replay::events(session, &live, &mut unreadable)?);
+    let compared = compare(baseline, replay::events(session, &live, &mut unreadable)?);
     if unreadable > 0 {
         bail!("{unreadable} line(s) of the log could not be read: `lava verify` tells more");
     }
@@ -206,16 +211,16 @@ fn against(session: &Session, baseline: &Baseline, findings: &[Finding]) -> Resu
 }
 
 fn show_baseline(wanted: &str) -> Result<()> {
-    let file = match shipped(wanted)? {
-        Some(file) if file.is_file() => file,
-        _ if Path::new(wanted).is_file() => PathBuf::from(wanted),
-        _ => bail!("there is no baseline for the profile {}, and no such file", wanted.escape_debug()),
+    let chosen = match default(wanted)? {
+        Some(chosen) => chosen,
+        None if Path::new(wanted).is_file() => read(Path::new(wanted))?,
+        None => bail!("there is no baseline for the profile {}, and no such file", wanted.escape_debug()),
     };
-    let Chosen { baseline, sha256 } = read(&file)?;
+    let Chosen { baseline, source, sha256 } = chosen;
     let (out, shown) = (&mut std::io::stdout().lock(), |text: &str| GuestText::from(text).to_string());
     let list = |texts: &mut dyn Iterator<Item = &String>| texts.map(|text| shown(text)).collect::<Vec<_>>().join(", ");
     let learned = baseline.learned();
-    writeln!(out, "baseline: {} (sha256 {sha256})", file.display())?;
+    writeln!(out, "{source} (sha256 {sha256})")?;
     writeln!(out, "profile:  {}, {} acts", shown(baseline.profile()), baseline.acts())?;
     writeln!(out, "learned:  {} by LAVA {}", shown(&learned.date), list(&mut learned.lava.iter()))?;
     writeln!(out, "image:    {}", list(&mut learned.recipes.iter()))?;
@@ -237,11 +242,11 @@ fn diff(name: &str, choice: &Choice, sessions: Option<&Path>) -> Result<u8> {
     let Some(Chosen { baseline, .. }) = choice.load(profile)? else {
         bail!("there is no baseline for the profile {}: give one with --baseline", profile.escape_debug());
     };
-    let compared = against(&session, &baseline, &[])?;
+    let compared = against(&session, &baseline)?;
     let (out, style) = (&mut std::io::stdout().lock(), Style::of_stdout());
     for (program, acts) in compared.by_program() {
         writeln!(out, "{}", style.bold(program))?;
-        for (distance, act, object, seq) in acts.iter().take(TOLD) {
+        for Unknown { distance, act, object, seq } in acts.iter().take(TOLD) {
             writeln!(out, "  {} {:<27} {object}  (event {seq})", distance.number(), act.name())?;
         }
         if let Some(more) = acts.len().checked_sub(TOLD).filter(|&more| more > 0) {
@@ -254,28 +259,4 @@ fn diff(name: &str, choice: &Choice, sessions: Option<&Path>) -> Result<u8> {
         writeln!(out, "the session did more; only so many were compared")?;
     }
     Ok(if unknown == 0 { CLEAN } else { DIFFERS })
-}
-
-/// A recorded session's findings by their distance from the baseline, if its profile has one: the most distant first.
-pub fn ranked(session: &Session, style: Style, out: &mut impl Write) -> Result<()> {
-    let Some(baseline) = usual(&session.manifest().profile)? else { return Ok(()) };
-    let findings = session.findings()?;
-    if findings.is_empty() {
-        return Ok(());
-    }
-    let compared = compare(&baseline, &findings, session.events()?.flatten());
-    let mut ranked: Vec<_> = compared.findings.iter().zip(&findings).collect();
-    ranked.sort_by_key(|(distance, finding)| std::cmp::Reverse((**distance, finding.severity)));
-    writeln!(
-        out,
-        "{} (0 usual to 5 never usual; learned from {} tasks)",
-        style.bold("distance from the profile's baseline:"),
-        baseline.learned().tasks.len()
-    )?;
-    for (distance, finding) in ranked {
-        let title = GuestText::from(finding.title.as_str());
-        let (number, words) = (distance.number(), distance.words());
-        writeln!(out, "  {number}  {:<10} {title}: {words}", finding.technique.id)?;
-    }
-    Ok(())
 }

@@ -8,7 +8,7 @@ use lava_event::Event;
 use lava_evidence::Session;
 
 use crate::terminal::{self, Style, seconds};
-use crate::{Format, baseline, bundle, places};
+use crate::{Format, bundle, places};
 
 /// Finds a session by folder, bundle, id, beginning of the id, or `latest`.
 pub fn find(name: &str, out: Option<&Path>) -> Result<Session> {
@@ -66,7 +66,7 @@ pub fn session(name: &str, out: Option<&Path>) -> Result<()> {
             terminal::explanation(&trace, style, out)?;
             terminal::kill_chain(&trace, style, out)?;
             terminal::noticed(&trace, style, out)?;
-            baseline::ranked(&session, style, out)?;
+            terminal::ranked(&trace, style, out)?;
             terminal::decisions(&trace, out)?;
         }
         Err(error) => writeln!(out, "no trace: {error}")?,

@@ -12,10 +12,8 @@ use lava_event::{GuestText, Stage};
 use lava_evidence::Session;
 use lava_graph::{Graph, NodeKind, Trace, TraceEdge, TraceNode, Unfold};
 
-use crate::baseline;
-use crate::replay;
-use crate::show;
 use crate::terminal::{self, Live, Style, seconds};
+use crate::{baseline, replay, show};
 
 /// How it is written.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -165,6 +163,7 @@ fn text(trace: &Trace, out: &mut impl Write) -> std::io::Result<()> {
     let style = Style::of_stdout();
     writeln!(out, "{} {}", style.bold("verdict:"), style.verdict(trace.verdict))?;
     terminal::explanation(trace, style, out)?;
+    terminal::ranked(trace, style, out)?;
     let folded: usize = trace.nodes.iter().map(|node| node.folded).sum();
     writeln!(
         out,
