@@ -6,13 +6,16 @@
 //! *Invariant:* no I/O, no clock. Whoever calls writes the evidence, and before that.
 #![forbid(unsafe_code)]
 
+mod usual;
 mod what_if;
 
+use lava_baseline::Baseline;
 use lava_detect::{Detector, Taint};
 use lava_event::{Event, EventSeq, Finding, GuestText, Kind, ProcessKey};
 use lava_graph::Graph;
 use lava_policy::TraceView;
 
+pub use usual::{Compared, Unknown, compare};
 pub use what_if::{Answer, Difference, WhatIf};
 
 /// The detectors' view of the graph.
@@ -51,6 +54,8 @@ pub struct Observed {
 pub struct Analysis {
     graph: Graph,
     detector: Detector,
+    /// What is usual for the profile, if there is a baseline.
+    usual: Option<usual::Usual>,
 }
 
 impl Analysis {
@@ -63,7 +68,15 @@ impl Analysis {
     /// The same with a detector of the caller's.
     #[must_use]
     pub fn with_detector(detector: Detector) -> Self {
-        Self { graph: Graph::new(), detector }
+        Self { detector, ..Self::default() }
+    }
+
+    /// The same with the profile's baseline: each finding says how far it is from what is usual, and one of severity medium or low that rests
+    /// on nothing but acts of the baseline is worth knowing only. To be called before the first event.
+    #[must_use]
+    pub fn with_baseline(mut self, baseline: Option<Baseline>) -> Self {
+        self.usual = baseline.map(usual::Usual::new);
+        self
     }
 
     /// The graph so far.
@@ -86,7 +99,11 @@ impl Analysis {
     /// Takes the session's next event. What it changes in the graph: [`Graph::deltas_since`].
     pub fn observe(&mut self, event: &Event) -> Observed {
         self.graph.apply(event);
-        let findings = self.detector.observe(event, &View(&self.graph));
+        let mut findings = self.detector.observe(event, &View(&self.graph));
+        if let Some(usual) = &mut self.usual {
+            usual.observe(event, &self.graph);
+            findings.iter_mut().for_each(|finding| usual.rank(finding));
+        }
         findings.iter().for_each(|finding| self.graph.apply_finding(finding));
         Observed { findings }
     }
@@ -110,6 +127,7 @@ impl Analysis {
                 Kind::FileOpen { path, .. } => lava_detect::autostart(path).unwrap_or_default(),
                 _ => "",
             },
+            in_baseline: self.usual.as_ref().is_some_and(|usual| usual.holds(event, &self.graph)),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use lava_baseline::Baseline;
 use lava_event::{Action, Decision, Event, EventSeq, Kind};
 use lava_policy::{EvaluationFault, Policy};
 
@@ -74,6 +75,13 @@ impl<'a> WhatIf<'a> {
         };
         let recorded = log.filter_map(answer).collect();
         Self { policy, asked: policy.waits_for().collect(), recorded, analysis: Analysis::new(), decided: 0 }
+    }
+
+    /// The same, with the profile's baseline: see [`Analysis::with_baseline`].
+    #[must_use]
+    pub fn with_baseline(mut self, baseline: Option<Baseline>) -> Self {
+        self.analysis = self.analysis.with_baseline(baseline);
+        self
     }
 
     /// Takes the next event of the same log. A difference, if it would be answered otherwise; and the rules that could not be evaluated.

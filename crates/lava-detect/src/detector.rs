@@ -13,7 +13,7 @@ use crate::{Taint, attack};
 /// rules have bounds of their own: [`crate::sigma::MAX_MATCHES`].
 pub const MAX_FINDINGS: usize = 1000;
 /// Events that a finding names.
-const MAX_EVENTS: usize = 64;
+pub const MAX_EVENTS_OF_FINDING: usize = 64;
 
 /// All behaviours over one session.
 pub struct Detector {
@@ -94,10 +94,10 @@ impl Detector {
         if events.is_empty() {
             events.push(event.seq);
         }
-        if events.len() > MAX_EVENTS {
+        if events.len() > MAX_EVENTS_OF_FINDING {
             let last = events.len() - 1;
-            events.swap(MAX_EVENTS - 1, last);
-            events.truncate(MAX_EVENTS);
+            events.swap(MAX_EVENTS_OF_FINDING - 1, last);
+            events.truncate(MAX_EVENTS_OF_FINDING);
         }
         Some(Finding {
             detector: hit.about.id.to_owned(),
@@ -110,6 +110,7 @@ impl Detector {
             time_ns: hit.time_ns,
             process: hit.process,
             events,
+            distance: None,
         })
     }
 }

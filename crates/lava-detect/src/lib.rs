@@ -27,5 +27,5 @@ mod taint;
 pub use about::About;
 pub use attack::{attack_version, technique, unnamed_technique};
 pub use behaviour::{autostart, behaviours};
-pub use detector::{Detector, MAX_FINDINGS};
+pub use detector::{Detector, MAX_EVENTS_OF_FINDING, MAX_FINDINGS};
 pub use taint::Taint;

@@ -101,6 +101,45 @@ pub struct Technique {
     pub name: String,
 }
 
+/// How far something is from what opening honest tasks of a profile was seen to lead to: its baseline. The order is that of the distance.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Distance {
+    /// It is in the baseline.
+    Usual,
+    /// The program does this in the same folder, or another program does exactly this.
+    Near,
+    /// The program does this, to other things.
+    OtherObject,
+    /// The program is known, but not to do this.
+    OtherAct,
+    /// The program is not known.
+    OtherProgram,
+    /// No baseline holds such events: it is never usual.
+    Never,
+}
+
+impl Distance {
+    /// 0 (usual) to 5.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// For the analyst, in a few words.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Usual => "usual for this profile",
+            Self::Near => "close to what is usual for this profile",
+            Self::OtherObject => "never seen: the program usually does this to other things",
+            Self::OtherAct => "never seen: the program usually does not do this",
+            Self::OtherProgram => "never seen: the program is not usual here",
+            Self::Never => "never usual",
+        }
+    }
+}
+
 /// An opinion on one or more events, with its reasons.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Finding {
@@ -124,6 +163,9 @@ pub struct Finding {
     pub process: Option<ProcessKey>,
     /// The events it rests on, ascending. Never empty.
     pub events: Vec<EventSeq>,
+    /// How far the farthest of these events is from what is usual for the profile; none if it was held against no baseline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distance: Option<Distance>,
 }
 
 /// The answer to "is it a threat?".

@@ -27,7 +27,7 @@ mod sentence;
 
 pub use decision::{Action, Decision};
 pub use event::{Backtrace, Event, Frame, Process, REGISTERS, Registers, Source};
-pub use finding::{EventSeq, Finding, Grade, Severity, Stage, Technique, Verdict};
+pub use finding::{Distance, EventSeq, Finding, Grade, Severity, Stage, Technique, Verdict};
 pub use guest::{Guest, GuestText};
 pub use hash::Sha256;
 pub use id::{ProcessKey, SessionId};

@@ -187,6 +187,7 @@ mod tests {
             time_ns: stage as u64,
             process: None,
             events: vec![7],
+            distance: None,
         }
     }
 

@@ -17,7 +17,14 @@ fn decide(c: &mut Criterion) {
         after: None,
     };
     let event = Event::new(1, Source::Disk, kind);
-    let trace = TraceView { tainted: true, stages: vec![], verdict: Verdict::Clean, task_started: true, autostart: "" };
+    let trace = TraceView {
+        tainted: true,
+        stages: vec![],
+        verdict: Verdict::Clean,
+        task_started: true,
+        autostart: "",
+        in_baseline: false,
+    };
     c.bench_function("decide/protect", |b| b.iter(|| policy.decide(&event, &trace)));
 }
 

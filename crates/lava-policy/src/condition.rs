@@ -22,7 +22,7 @@ pub(crate) const MAX_LIST: usize = 1024;
 const VARIABLES: [&str; 2] = ["event", "trace"];
 const FUNCTIONS: [&str; 10] =
     ["size", "contains", "startsWith", "endsWith", "int", "uint", "double", "string", "bool", "type"];
-const TRACE: [&str; 5] = ["tainted", "stages", "verdict", "task_started", "autostart"];
+const TRACE: [&str; 6] = ["tainted", "stages", "verdict", "task_started", "autostart", "in_baseline"];
 /// The kinds of events, and those that wait for an answer.
 const KINDS: &[&str] = lava_event::Kind::NAMES;
 const WAITING: &[&str] = lava_event::Kind::WAITING;

@@ -59,6 +59,7 @@ fn prepare(event: &Event, trace: &TraceView) -> Prepared {
         ("verdict".to_owned(), Value::from(trace.verdict.to_string())),
         ("task_started".to_owned(), Value::Bool(trace.task_started)),
         ("autostart".to_owned(), Value::from(trace.autostart)),
+        ("in_baseline".to_owned(), Value::Bool(trace.in_baseline)),
     ]);
     let mut context = Context::with_env(Arc::clone(&ENV));
     context.add_variable_from_value("event", event);

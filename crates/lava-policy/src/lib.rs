@@ -63,6 +63,8 @@ pub struct TraceView {
     pub task_started: bool,
     /// What makes programs start by themselves there, if the event's path is such a place (`cron job`...); else empty.
     pub autostart: &'static str,
+    /// The event is one that opening honest tasks of the profile leads to: it is in the baseline. Without a baseline nothing is.
+    pub in_baseline: bool,
 }
 
 /// A rule that could not be evaluated, and so did not match.

@@ -14,7 +14,14 @@ fn write(region: DiskRegion) -> Event {
 }
 
 fn trace(task_started: bool) -> TraceView {
-    TraceView { tainted: false, stages: vec![], verdict: Verdict::Clean, task_started, autostart: "" }
+    TraceView {
+        tainted: false,
+        stages: vec![],
+        verdict: Verdict::Clean,
+        task_started,
+        autostart: "",
+        in_baseline: false,
+    }
 }
 
 fn policy(condition: &str) -> Result<Policy, String> {

@@ -176,6 +176,7 @@ impl<'r> Scanner<'r> {
                 time_ns: produced.event.time_ns,
                 process: produced.event.actor(),
                 events: vec![produced.event.seq],
+                distance: None,
             });
         }
     }

@@ -1,6 +1,7 @@
 //! The `lava` command, and the only place that wires the stages of the pipeline together.
 #![forbid(unsafe_code)]
 
+mod baseline;
 mod bundle;
 mod ctl;
 mod doctor;
@@ -108,6 +109,9 @@ enum Command {
     Screen(screen::Screen),
     /// Write a guest kernel's symbols, or with --isf its symbols and types for Volatility 3.
     Symbols(symbols::Options),
+    /// Learn what is usual for a profile, show it, and list what of a session is not.
+    #[command(subcommand)]
+    Baseline(baseline::Command),
     /// Search what a session kept (the task, files it wrote, what it said and was sent) with YARA rules.
     ///
     /// Exit code: 0 nothing matches, 3 something does, 1 failed.
@@ -174,6 +178,7 @@ fn main() -> ExitCode {
         Command::Image(command) => image::command(&command).map(|()| CLEAN),
         Command::Template(command) => template::command(&command).map(|()| CLEAN),
         Command::Ctl(ctl) => ctl.run().map(|()| CLEAN),
+        Command::Baseline(command) => baseline::command(&command),
         Command::Yara(options) => options.run(),
         Command::Rules(command) => rules::command(&command),
         Command::Serve(serve) => serve::run(serve).map(|()| CLEAN),

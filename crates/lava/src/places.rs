@@ -75,12 +75,17 @@ pub fn host() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
 }
 
-/// The user's own key that signs bundles: `lava/evidence.key` among the user's configuration.
+/// The user's own key that signs bundles: `evidence.key` among LAVA's configuration.
 pub fn key() -> Result<PathBuf> {
-    absolute("XDG_CONFIG_HOME")
-        .or_else(|| absolute("HOME").map(|home| home.join(".config")))
-        .map(|config| config.join("lava/evidence.key"))
+    configuration()
+        .map(|folder| folder.join("evidence.key"))
         .context("neither XDG_CONFIG_HOME nor HOME is set: give a key with --key")
+}
+
+/// The user's configuration of LAVA: `lava` among the user's configuration.
+pub fn configuration() -> Option<PathBuf> {
+    let config = absolute("XDG_CONFIG_HOME").or_else(|| absolute("HOME").map(|home| home.join(".config")));
+    config.map(|config| config.join("lava"))
 }
 
 /// An absolute path in the environment; others are ignored, as the XDG specification wants.

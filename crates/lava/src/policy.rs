@@ -9,7 +9,7 @@ use lava_event::GuestText;
 use lava_policy::Policy;
 
 use crate::terminal::{Live, Style};
-use crate::{CLEAN, prepare, replay, show};
+use crate::{CLEAN, baseline, prepare, replay, show};
 
 /// Rules that could not be evaluated are told this often a session.
 const MAX_FAULTS: usize = 10;
@@ -96,7 +96,8 @@ fn one(policy: &Policy, name: &str, root: Option<&Path>, unreadable: &mut u64) -
         policy.name()
     )?;
     // What can't be read is told in the second pass.
-    let mut what_if = WhatIf::new(policy, session.events()?.flatten());
+    let mut what_if =
+        WhatIf::new(policy, session.events()?.flatten()).with_baseline(baseline::usual(&manifest.profile)?);
     let (mut differences, mut faults) = (0u64, 0);
     for event in replay::events(&session, &live, unreadable)? {
         let (difference, failed) = what_if.observe(&event);

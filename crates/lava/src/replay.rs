@@ -13,7 +13,7 @@ use lava_evidence::Session;
 use lava_yara::Scanner;
 
 use crate::terminal::{self, Live, Style};
-use crate::{rules, show, yara};
+use crate::{baseline, rules, show, yara};
 
 /// Options of `lava replay`.
 #[derive(clap::Args)]
@@ -29,6 +29,8 @@ pub struct Replay {
     /// Folder of Sigma rules that are matched too.
     #[arg(long, value_name = "DIR")]
     rules: Option<PathBuf>,
+    #[command(flatten)]
+    baseline: baseline::Choice,
     /// Folder of YARA rules (*.yar, *.yara), or one file, for what the session kept.
     #[arg(long, value_name = "DIR")]
     yara: Option<PathBuf>,
@@ -55,7 +57,8 @@ impl Replay {
         let checked = rules::load_any(self.rules.as_deref())?;
         let loaded = yara::load_any(self.yara.as_deref())?;
         let mut scanner = loaded.as_ref().map(|loaded| Scanner::new(&loaded.rules));
-        let mut analysis = Analysis::with_detector(Detector::with_rules(checked.rules));
+        let usual = self.baseline.load(&session.manifest().profile)?.map(|chosen| chosen.baseline);
+        let mut analysis = Analysis::with_detector(Detector::with_rules(checked.rules)).with_baseline(usual);
         let (live, mut pace) = (Live::new(false), Pace::new(self.speed));
         let end = self.until.map_or(u64::MAX, |second| (second * 1e9) as u64);
         let mut unreadable = 0u64;

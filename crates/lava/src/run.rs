@@ -1,10 +1,12 @@
 //! `lava run`: one task, one micro-VM, one session.
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use clap::Parser;
 use lava_analysis::Analysis;
 use lava_control::Question;
 use lava_detect::Detector;
@@ -22,7 +24,7 @@ use crate::prepare::{self, Guest, TaskFile};
 use crate::template;
 use crate::terminal::{self, Live, Style};
 use crate::{CLEAN, FAILED, Format, THREAT, places};
-use crate::{remediate, rules, yara};
+use crate::{baseline, remediate, rules, yara};
 
 /// How long a guest may take to start: under emulation on a busy machine that is long.
 pub const BOOT_TIMEOUT: Duration = Duration::from_secs(240);
@@ -62,6 +64,8 @@ pub struct Run {
     /// Folder of Sigma rules that are matched too; `lava rules check` says which can be used.
     #[arg(long, value_name = "DIR")]
     rules: Option<PathBuf>,
+    #[command(flatten)]
+    baseline: baseline::Choice,
     /// Folder of YARA rules (*.yar, *.yara), or one file: the task, what it writes, sends and is sent are searched.
     #[arg(long, value_name = "DIR")]
     yara: Option<PathBuf>,
@@ -127,6 +131,18 @@ impl From<Net> for Network {
 }
 
 impl Run {
+    /// The run of an honest task that a baseline is learned from: no baseline has a part in it.
+    pub fn to_learn(task: &Path, profile: &str, id: ulid::Ulid) -> Result<Self> {
+        #[derive(clap::Parser)]
+        struct Alone {
+            #[command(flatten)]
+            run: Run,
+        }
+        let id = id.to_string();
+        let options = ["lava", "--baseline", "none", "--profile", profile, "--id", &id, "--"].map(OsString::from);
+        Ok(Alone::try_parse_from(options.into_iter().chain([task.into()]))?.run)
+    }
+
     /// Runs the session; returns the exit code.
     pub fn run(&self) -> Result<u8> {
         let task = prepare::task(&self.task)?;
@@ -134,6 +150,7 @@ impl Run {
         let checked = rules::load_any(self.rules.as_deref())?;
         let loaded = yara::load_any(self.yara.as_deref())?;
         let profile = prepare::profile(self.profile.as_deref(), &task)?.with_password(&self.password);
+        let usual = self.baseline.load(&profile.name)?;
         let policy = policy.for_profile(&profile.name);
         let policy = if self.dry_run { policy.with_dry_run(true) } else { policy };
         let (profile, members) = prepare::in_image(profile, self.image.as_deref())?;
@@ -179,6 +196,7 @@ impl Run {
             .hashes
             .extend(loaded.as_ref().and_then(|loaded| loaded.sha256).map(|sha256| ("yara".to_owned(), sha256)));
         manifest.hashes.extend(checked.sha256.map(|sha256| ("rules".to_owned(), sha256)));
+        manifest.hashes.extend(usual.as_ref().map(|chosen| ("baseline".to_owned(), chosen.sha256)));
         let mut evidence = SessionWriter::create(&places::sessions(self.out.as_deref())?, &id, manifest)?;
 
         // Beside the session: tens of megabytes, and the task need not wait for them.
@@ -205,7 +223,8 @@ impl Run {
         let options =
             Options { reboot: self.reboot, linger: LINGER, console: self.console, root: self.root, save_to: None };
         let task = Task { name: task.name, content: task.content, profile, members };
-        let mut analysis = Analysis::with_detector(Detector::with_rules(checked.rules));
+        let mut analysis = Analysis::with_detector(Detector::with_rules(checked.rules))
+            .with_baseline(usual.map(|chosen| chosen.baseline));
         let (ended, report) = match Session::run(spec, Some(task), options) {
             Ok((items, handle)) => {
                 let stop = handle.stopper();

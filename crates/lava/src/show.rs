@@ -66,6 +66,7 @@ pub fn session(name: &str, out: Option<&Path>) -> Result<()> {
             terminal::explanation(&trace, style, out)?;
             terminal::kill_chain(&trace, style, out)?;
             terminal::noticed(&trace, style, out)?;
+            terminal::ranked(&trace, style, out)?;
             terminal::decisions(&trace, out)?;
         }
         Err(error) => writeln!(out, "no trace: {error}")?,

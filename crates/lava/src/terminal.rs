@@ -134,6 +134,7 @@ pub fn summary(trace: &Trace, style: Style, out: &mut impl Write) -> std::io::Re
     explanation(trace, style, out)?;
     kill_chain(trace, style, out)?;
     noticed(trace, style, out)?;
+    ranked(trace, style, out)?;
     if trace.decisions.is_empty() {
         return Ok(());
     }
@@ -187,8 +188,11 @@ pub fn kill_chain(trace: &Trace, style: Style, out: &mut impl Write) -> std::io:
                 style.bold(&shown(&finding.title)),
                 "",
                 style.dim(&format!(
-                    "{} ({}); {}; events {events}{more}",
-                    finding.technique.name, finding.detector, finding.grade
+                    "{} ({}); {}; events {events}{more}{}",
+                    finding.technique.name,
+                    finding.detector,
+                    finding.grade,
+                    finding.distance.map(|distance| format!("; {}", distance.words())).unwrap_or_default()
                 )),
             )?;
         }
@@ -209,6 +213,28 @@ pub fn noticed(trace: &Trace, style: Style, out: &mut impl Write) -> std::io::Re
         return Ok(());
     }
     writeln!(out, "{} {}", style.bold("also noticed, no threat by itself:"), techniques.join(", "))
+}
+
+/// Findings that are listed by their distance.
+const RANKED: usize = 20;
+
+/// Findings by how far they are from what is usual for the profile, the farthest first; nothing if they were held against no baseline.
+pub fn ranked(trace: &Trace, style: Style, out: &mut impl Write) -> std::io::Result<()> {
+    let mut ranked: Vec<_> = trace.findings.iter().filter_map(|finding| Some((finding.distance?, finding))).collect();
+    if ranked.is_empty() {
+        return Ok(());
+    }
+    ranked.sort_by_key(|(distance, finding)| std::cmp::Reverse((*distance, finding.severity)));
+    writeln!(out, "{} (5 never to 0 usual)", style.bold("how usual it is for the profile:"))?;
+    for (distance, finding) in ranked.iter().take(RANKED) {
+        let (number, words) = (distance.number(), distance.words());
+        let title = shown(&finding.title);
+        writeln!(out, "  {number}  {:<10} {title}\n{:15}{}", finding.technique.id, "", style.dim(words))?;
+    }
+    match ranked.len().checked_sub(RANKED) {
+        Some(more @ 1..) => writeln!(out, "  and {more} more, none farther"),
+        _ => Ok(()),
+    }
 }
 
 /// What the policy decided.

@@ -12,9 +12,8 @@ use lava_event::{GuestText, Stage};
 use lava_evidence::Session;
 use lava_graph::{Graph, NodeKind, Trace, TraceEdge, TraceNode, Unfold};
 
-use crate::replay;
-use crate::show;
 use crate::terminal::{self, Live, Style, seconds};
+use crate::{baseline, replay, show};
 
 /// How it is written.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -122,7 +121,8 @@ impl Options {
 
 /// The graph of what happened from the one moment to the other, both counted in.
 fn graph(session: &Session, from: u64, until: u64) -> Result<Graph> {
-    let (mut analysis, mut unreadable, mut begun) = (Analysis::new(), 0, false);
+    let usual = baseline::usual(&session.manifest().profile)?;
+    let (mut analysis, mut unreadable, mut begun) = (Analysis::new().with_baseline(usual), 0, false);
     let live = Live::new(true);
     for event in replay::events(session, &live, &mut unreadable)? {
         if event.time_ns > until {
@@ -163,6 +163,7 @@ fn text(trace: &Trace, out: &mut impl Write) -> std::io::Result<()> {
     let style = Style::of_stdout();
     writeln!(out, "{} {}", style.bold("verdict:"), style.verdict(trace.verdict))?;
     terminal::explanation(trace, style, out)?;
+    terminal::ranked(trace, style, out)?;
     let folded: usize = trace.nodes.iter().map(|node| node.folded).sum();
     writeln!(
         out,

@@ -38,6 +38,8 @@ export interface TraceEdge {
   decision?: { action: Action; outcome: string; event: number } | null;
 }
 
+export type Distance = 'usual' | 'near' | 'other_object' | 'other_act' | 'other_program' | 'never';
+
 export interface ProcessKey {
   pid: number;
   start_ns: number;
@@ -55,6 +57,8 @@ export interface Finding {
   time_ns: number;
   process: ProcessKey | null;
   events: number[];
+  /** How far it is from what is usual for the profile; not there if it was held against no baseline. */
+  distance?: Distance;
 }
 
 export interface Decision {

@@ -1,7 +1,7 @@
 // Short words for nodes and edges.
 
 import { baseName, bytes, count, words } from '../lib/text';
-import type { Finding, Grade, Severity, TraceEdge, TraceNode } from '../lib/types';
+import type { Distance, Finding, Grade, Severity, TraceEdge, TraceNode } from '../lib/types';
 import type { Card, Chip } from './layout';
 
 const PAST: Record<string, string> = {
@@ -79,6 +79,16 @@ export const GRADE_SAYS: Record<Grade, string> = {
   observed: 'seen at a hook or a device',
   inferred: 'concluded from order or matching ranges',
   proven: 'the bytes were followed',
+};
+
+/** As `lava show` says it: lava-event/src/finding.rs. */
+export const DISTANCE_SAYS: Record<Distance, string> = {
+  usual: 'usual for this profile',
+  near: 'close to what is usual for this profile',
+  other_object: 'never seen: the program usually does this to other things',
+  other_act: 'never seen: the program usually does not do this',
+  other_program: 'never seen: the program is not usual here',
+  never: 'never usual',
 };
 
 export const STAGE_SAYS = {

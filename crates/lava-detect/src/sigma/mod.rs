@@ -167,6 +167,7 @@ impl Sigma {
             time_ns: context.event.time_ns,
             process: Some(process),
             events: vec![context.event.seq],
+            distance: None,
         })
         .collect()
     }

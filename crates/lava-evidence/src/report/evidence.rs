@@ -59,7 +59,7 @@ pub(super) fn nodes(trace: &Trace, all: &Collected) -> Markup {
                     summary { strong { (line(&node.label, 200)) } " " span.mut { (format!("{:?}", node.kind).to_lowercase()) ", " (time(node.first_ns)) " to " (time(node.last_ns)) @if !node.tainted { ", not descended from the task" } } }
                     @for detail in node.detail.iter().take(20) { small { (line(detail, 400)) } }
                     @for finding in node.findings.iter().filter_map(|&i| trace.findings.get(i)).take(20) {
-                        p { strong { (line(&finding.title, 200)) } " (" (line(&finding.technique.id, 20)) ", " code { (line(&finding.detector, 80)) } ", " (finding.grade) ")" br; (line(&finding.why, 600)) }
+                        p { strong { (line(&finding.title, 200)) } " (" (line(&finding.technique.id, 20)) ", " code { (line(&finding.detector, 80)) } ", " (finding.grade) @if let Some(distance) = finding.distance { ", " (distance.words()) } ")" br; (line(&finding.why, 600)) }
                     }
                     ul { @for edge in trace.edges.iter().filter(|edge| edge.from == node.id || edge.to == node.id).take(40) {
                         li { (line(label(trace, &edge.from), 120)) " " em { (edge.verb.name()) } " " (line(label(trace, &edge.to), 120)) " — " (edge.grade) ", " (edge.count) "×"

@@ -155,6 +155,7 @@ fn finding(title: &str, stage: Stage, id: &str, name: &str, event: u64) -> Findi
         time_ns: event * 700_000_000,
         process: None,
         events: vec![event],
+        distance: None,
     }
 }
 

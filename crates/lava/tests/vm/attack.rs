@@ -181,6 +181,25 @@ fn again(ran: &Ran, arguments: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8(output.stdout).unwrap())
 }
 
+/// Whichever of the shipped baselines is in force, the same is found, and the verdict's reasons are the same.
+fn no_baseline_hides_it(ran: &Ran) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("baseline.toml");
+    let reasons = |told: &str| told.split("verdict:").nth(1).unwrap().lines().take(2).collect::<Vec<_>>().join("\n");
+    for profile in std::fs::read_dir(root().join("images/baselines")).unwrap() {
+        // The scenario's profile is its own, so it has none.
+        let text = std::fs::read_to_string(profile.unwrap().path()).unwrap();
+        let start = text.find("profile = ").unwrap();
+        let end = start + text[start..].find('\n').unwrap();
+        std::fs::write(&file, format!("{}profile = \"applet\"{}", &text[..start], &text[end..])).unwrap();
+        let (code, told) = again(ran, &["replay", "--baseline", file.to_str().unwrap()]);
+        assert_eq!(code, Some(0), "{told}");
+        assert!(told.contains("the same as when it was recorded"), "{told}");
+        assert_eq!(reasons(&told), reasons(&ran.stdout));
+        assert!(told.contains("never seen") && !told.contains("usual for this profile"), "{told}");
+    }
+}
+
 /// The log alone gives the same again, and tells what another policy would have answered.
 fn the_log_is_enough(ran: &Ran) {
     let (code, told) = again(ran, &["replay"]);
@@ -315,4 +334,5 @@ fn the_other_kernel_shows_the_same() {
     });
     assert_eq!(missing, Some(Vec::new()), "every hook is there");
     the_log_is_enough(&ran);
+    no_baseline_hides_it(&ran);
 }

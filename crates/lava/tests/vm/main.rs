@@ -1,6 +1,7 @@
 //! The `lava` command against real micro-VMs: real QEMU, real Debian, the shipped scenarios.
 
 mod attack;
+mod baseline;
 mod benign;
 mod cage;
 mod common;
