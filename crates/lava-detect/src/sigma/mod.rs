@@ -37,6 +37,7 @@ use crate::Taint;
 use crate::behaviour::Context;
 use record::Processes;
 use rule::Rule;
+use source::Source;
 
 /// A rule nests deepest in its selections; a file may hold a collection of rules.
 const LIMITS: Limits = Limits { depth: 12, nodes: 50_000, plain: false };
@@ -156,6 +157,8 @@ impl Recorder {
 #[derive(Debug, Default)]
 pub(crate) struct Sigma {
     rules: RuleSet,
+    /// Sources of records that a rule looks at: of every event it is asked.
+    wanted: BTreeSet<Source>,
     processes: Processes,
     /// What each rule, by its place, was said of.
     said: BTreeMap<usize, BTreeSet<String>>,
@@ -164,7 +167,9 @@ pub(crate) struct Sigma {
 
 impl Sigma {
     pub(crate) fn new(rules: RuleSet) -> Self {
-        Self { rules, ..Self::default() }
+        let taken = |source: &Source| rules.rules.iter().any(|rule| rule.source.takes(*source));
+        let wanted = log_sources().iter().map(|known| known.source).filter(taken).collect();
+        Self { rules, wanted, ..Self::default() }
     }
 
     /// True if a command line may be missing because there were too many processes.
@@ -180,8 +185,7 @@ impl Sigma {
         self.processes.remember(context.event);
         let Some(process) = context.tainted_actor() else { return Vec::new() };
         let rules = Arc::clone(&self.rules.rules);
-        let wanted = |source| rules.iter().any(|rule| rule.source.takes(source));
-        let records = self.processes.records(context.event, context.taint, &wanted);
+        let records = self.processes.records(context.event, context.taint, &|source| self.wanted.contains(&source));
         let mut findings = Vec::new();
         for record in &records {
             for (index, rule) in rules.iter().enumerate().filter(|(_, rule)| rule.matches(record)) {
