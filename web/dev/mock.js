@@ -205,6 +205,11 @@ async function ofSession(session, what, url, request, response) {
     case 'artifacts': return second ? artifact(second, url.searchParams, response) : json(response, { artifacts: [
       { sha256: WAITS.before, size: 440, name: 'MBR boot code, before' }, { sha256: WAITS.after, size: 440, name: 'MBR boot code, after' }] });
     case 'files': return void response.writeHead(200, { 'Content-Type': 'application/octet-stream', 'Content-Disposition': 'attachment' }).end('mock');
+    case 'hold': {
+      if (request.method === 'PUT') holds[session.id] = { user: 'analyst', reason: (await body(request)).reason, time: MANIFEST.started };
+      else delete holds[session.id];
+      return json(response, {});
+    }
     case 'respond': {
       const { command } = await body(request);
       session.state = command === 'pause' ? 'paused' : command === 'resume' ? 'running' : session.state;
@@ -250,6 +255,11 @@ function overview() {
 }
 
 let loggedIn = true;
+/** @type {Map<string, any>} */
+const searches = new Map();
+let rule = { days: null, bytes: null, free: null };
+/** @type {Record<string, any>} */
+const holds = {};
 /** How the next asking for policies goes wrong, for the tests of the page's error states. */
 let broken = false;
 
@@ -271,6 +281,23 @@ async function route(url, request, response) {
   if (path === '/api/policies') return broken ? fail(response, 500, 'internal', 'The policies cannot be read.', 'Look at the server log.') : json(response, { policies: policies() });
   if (path === '/api/policies/check') return json(response, check((await body(request)).text));
   if (path === '/api/audit') return json(response, { entries: [{ time: MANIFEST.started, user: 'analyst', what: 'start', on: MANIFEST.session, from: '127.0.0.1' }] });
+  if (path === '/api/searches') return json(response, { searches: [...searches].map(([name, search]) => ({ name, ...search, time: MANIFEST.started })) });
+  if (path.startsWith('/api/searches/')) {
+    const name = decodeURIComponent(path.slice('/api/searches/'.length));
+    if (request.method === 'PUT') searches.set(name, await body(request));
+    else searches.delete(name);
+    return json(response, {});
+  }
+  if (path === '/api/retention/preview') {
+    const days = url.searchParams.get('days');
+    const removals = days ? [{ session: MANIFEST.session, ended: MANIFEST.ended, bytes: 4_300_000, why: `it ended more than ${days} days ago` }].filter((each) => !(each.session in holds)) : [];
+    const unmet = url.searchParams.has('free') ? ['only 412000000000 bytes would be free: what is left runs, is held or cannot be read, or others fill the disk'] : [];
+    return json(response, { removals, sessions: sessions.size, bytes: 9_100_000, free: 412e9, unmet });
+  }
+  if (path === '/api/retention') {
+    if (request.method === 'PUT') { rule = await body(request); return json(response, {}); }
+    return json(response, { rule, holds });
+  }
   if (path === '/api/search') {
     const q = (url.searchParams.get('q') ?? '').toLowerCase();
     const hits = EVENTS.filter((event) => JSON.stringify(event).toLowerCase().includes(q)).slice(0, 30);

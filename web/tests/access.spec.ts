@@ -10,7 +10,7 @@ import { expect, Live, RECORDED, test } from './page';
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const VIEWS = {
-  overview: '/', sessions: '/sessions', start: '/start', policies: '/policies?policy=protect', search: '/search?q=cron.d', audit: '/audit', login: '/login',
+  overview: '/', sessions: '/sessions', start: '/start', policies: '/policies?policy=protect', search: '/search?q=cron.d', audit: '/audit', retention: '/retention', login: '/login',
   session: RECORDED, card: `${RECORDED}?sel=node.n143`, finding: `${RECORDED}?sel=finding.4`, decision: `${RECORDED}?sel=decision.684`,
   past: `${RECORDED}?at=2975000000`, nowhere: '/nowhere', 'no session': '/sessions/NONE',
 };

@@ -56,6 +56,45 @@ test('a hit of a search leads to the event', async ({ page }) => {
   await expect(page.getByRole('region', { name: 'Inspector' })).toContainText('/etc/cron.d/drive-by');
 });
 
+test('a search is saved, asked again and removed', async ({ page }) => {
+  await page.goto('/search?q=cron.d&kind=name');
+  await page.getByLabel('Name for this search').fill('cron jobs');
+  await page.getByRole('button', { name: 'Save this search' }).click();
+  const saved = page.getByRole('region', { name: 'Saved searches' });
+  await expect(saved).toContainText('cron jobs');
+  await page.goto('/search');
+  await saved.getByRole('button', { name: /^cron jobs/ }).click();
+  await expect(page.getByLabel('What to search for')).toHaveValue('cron.d');
+  await expect(page).toHaveURL(/kind=name/);
+  await expect(page.getByRole('link', { name: /cron\.d/ }).first()).toBeVisible();
+  await saved.getByRole('button', { name: 'Remove the search cron jobs' }).click();
+  await expect(saved).toHaveCount(0);
+});
+
+test('a rule is tried before it is set, and what is held stays', async ({ page }) => {
+  await page.goto('/retention');
+  await expect(page.getByText('Nothing is removed')).toBeVisible();
+  await page.getByLabel('Days').fill('30');
+  await page.getByRole('button', { name: 'What would go?' }).click();
+  const plan = page.getByRole('region', { name: 'What would go' });
+  await expect(plan).toContainText('it ended more than 30 days ago');
+  await page.goto(RECORDED);
+  await page.getByLabel('Why it is held').fill('case 7');
+  await page.getByRole('button', { name: 'Hold', exact: true }).click();
+  await expect(page.getByText('Held by analyst')).toContainText('case 7');
+  await page.goto('/retention');
+  await expect(page.getByRole('region', { name: 'Held sessions' })).toContainText('case 7');
+  await page.getByLabel('Days').fill('30');
+  await expect(page.getByRole('button', { name: 'Set this rule' })).toHaveCount(0);
+  await page.getByRole('button', { name: 'What would go?' }).click();
+  await expect(plan).toContainText('Nothing would go');
+  await page.getByRole('button', { name: 'Set this rule' }).click();
+  await expect(page.getByText('Sessions that ended more than 30 days ago')).toBeVisible();
+  await page.goto(RECORDED);
+  await page.getByRole('button', { name: 'Hold no more' }).click();
+  await expect(page.getByLabel('Why it is held')).toBeVisible();
+});
+
 test('what goes wrong is told, with what to do', async ({ page }) => {
   await page.goto('/sessions/NONE');
   await expect(page.getByRole('alert')).toContainText('There is no such session');

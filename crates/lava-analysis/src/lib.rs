@@ -10,6 +10,7 @@ mod usual;
 mod what_if;
 
 use lava_baseline::Baseline;
+use lava_detect::sigma::{Record, Recorder};
 use lava_detect::{Detector, Taint};
 use lava_event::{Event, EventSeq, Finding, GuestText, Kind, ProcessKey};
 use lava_graph::Graph;
@@ -111,6 +112,12 @@ impl Analysis {
     /// Takes in a finding that others made of what came with an event: its content. The event must have been observed.
     pub fn take_in(&mut self, finding: &Finding) {
         self.graph.apply_finding(finding);
+    }
+
+    /// What Sigma rules see of `event`, which was observed: see [`Recorder::observe`].
+    #[must_use]
+    pub fn records(&self, recorder: &mut Recorder, event: &Event) -> Vec<Record> {
+        recorder.observe(event, &View(&self.graph))
     }
 
     /// What a policy is told of the trace when `event`, which was observed, waits for it.

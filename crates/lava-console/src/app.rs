@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use crate::auth::limits::Tries;
 use crate::error::{Answer, ApiError};
 use crate::queue::Queue;
+use crate::retention::Keeper;
 use crate::sessions::facts::{FactsCache, SessionFacts};
 use crate::sessions::folder;
 use crate::sessions::history::Histories;
@@ -111,6 +112,8 @@ pub struct App {
     pub histories: Histories,
     /// The tasks that wait or run.
     pub queue: Queue,
+    /// What is kept how long.
+    pub keeper: Keeper,
     /// Tries to log in.
     pub tries: Tries,
     /// Places for live viewers.
@@ -131,6 +134,7 @@ impl App {
             hub: Hub::default(),
             histories: Histories::default(),
             queue: Queue::default(),
+            keeper: Keeper::default(),
             tries: Tries::default(),
             viewers: Arc::new(Semaphore::new(MAX_VIEWERS)),
             heavy: Semaphore::new(HEAVY),

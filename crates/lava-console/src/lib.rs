@@ -17,6 +17,7 @@ mod auth;
 mod error;
 mod policies;
 mod queue;
+mod retention;
 mod routes;
 mod server;
 mod sessions;

@@ -16,6 +16,7 @@ use std::time::Duration;
 use crate::app::App;
 use crate::error::{Answer, ApiError};
 use crate::lock;
+use crate::retention;
 use crate::sessions::folder;
 use crate::store::index::Gathered;
 use crate::store::{Job, JobState};
@@ -24,25 +25,21 @@ use crate::store::{Job, JobState};
 const LOOK: Duration = Duration::from_millis(500);
 /// Between two looks for sessions that are over and cannot be searched yet.
 const GATHER: Duration = Duration::from_secs(5);
+/// Between two looks for sessions that are kept no longer.
+const KEEP: Duration = Duration::from_secs(60);
 /// Jobs that may wait.
 pub const MAX_QUEUED: u32 = 100;
 /// Bytes of a run's last words that are kept.
 const WORDS: u64 = 2048;
 
-/// The processes that this server started, and a bell for whoever starts them.
+/// Wakes one thread before its time.
 #[derive(Default)]
-pub struct Queue {
-    ours: Mutex<HashMap<String, Child>>,
+pub struct Bell {
     rung: Mutex<bool>,
     bell: Condvar,
 }
 
-/// The folder of a job's upload and output.
-pub fn spool(app: &App, id: &str) -> PathBuf {
-    app.config.state.join("spool").join(id)
-}
-
-impl Queue {
+impl Bell {
     /// Says that there is something to do.
     pub fn ring(&self) {
         *lock(&self.rung) = true;
@@ -54,6 +51,28 @@ impl Queue {
         let (mut rung, _) =
             self.bell.wait_timeout_while(rung, most, |rung| !*rung).unwrap_or_else(std::sync::PoisonError::into_inner);
         *rung = false;
+    }
+}
+
+/// The processes that this server started, and a bell for each thread that looks after something.
+#[derive(Default)]
+pub struct Queue {
+    ours: Mutex<HashMap<String, Child>>,
+    starting: Bell,
+    gathering: Bell,
+    /// For what is kept how long.
+    pub keeping: Bell,
+}
+
+/// The folder of a job's upload and output.
+pub fn spool(app: &App, id: &str) -> PathBuf {
+    app.config.state.join("spool").join(id)
+}
+
+impl Queue {
+    /// Says that there is something to do.
+    pub fn ring(&self) {
+        self.starting.ring();
     }
 
     /// Takes a job that waits from the queue.
@@ -73,24 +92,25 @@ impl Queue {
     }
 }
 
-/// Starts the threads that start jobs and make sessions searchable; both end with the server.
+/// Starts the threads that start jobs, make sessions searchable and remove those that are kept no longer; they end with the server.
 ///
 /// # Errors
 /// If the system has no thread left.
 pub fn start(app: &Arc<App>) -> std::io::Result<()> {
-    let run = |app: Weak<App>, work: fn(&App) -> Answer<()>, apart: Duration| {
+    let run = |app: Weak<App>, work: fn(&App) -> Answer<()>, bell: fn(&Queue) -> &Bell, apart: Duration| {
         move || {
             while let Some(app) = app.upgrade() {
                 if let Err(error) = work(&app) {
                     eprintln!("lava serve: {}", error.message());
                 }
-                app.queue.wait(apart);
+                bell(&app.queue).wait(apart);
             }
         }
     };
     let builder = |name: &str| std::thread::Builder::new().name(name.into());
-    builder("queue").spawn(run(Arc::downgrade(app), look, LOOK))?;
-    builder("index").spawn(run(Arc::downgrade(app), gather, GATHER))?;
+    builder("queue").spawn(run(Arc::downgrade(app), look, |queue| &queue.starting, LOOK))?;
+    builder("index").spawn(run(Arc::downgrade(app), gather, |queue| &queue.gathering, GATHER))?;
+    builder("retention").spawn(run(Arc::downgrade(app), retention::enforce, |queue| &queue.keeping, KEEP))?;
     Ok(())
 }
 

@@ -49,9 +49,13 @@ fn no_route_without_authorisation() {
         let wrong = console.bare(method.clone(), path).bearer_auth("lava_0000").header("cookie", "lava=0000");
         assert_eq!(wrong.send().unwrap().status(), StatusCode::UNAUTHORIZED, "{method} {path}");
     }
-    let viewers = ["/api/logout", "/api/tokens", "/api/tokens/999999", "/api/policies/check", "/api/login"];
+    let viewers =
+        ["/api/logout", "/api/tokens", "/api/tokens/999999", "/api/searches/x", "/api/policies/check", "/api/login"];
     for (method, path) in &all {
-        let admins = path.starts_with("/api/users") || path.starts_with("/api/audit");
+        let admins = path.starts_with("/api/users")
+            || path.starts_with("/api/audit")
+            || (path == "/api/retention" && method != Method::GET)
+            || (path.ends_with("/hold") && method == Method::DELETE);
         let changes = method != Method::GET && !viewers.contains(&path.as_str());
         let forbidden =
             |role| console.ask(role, method.clone(), path).send().unwrap().status() == StatusCode::FORBIDDEN;

@@ -11,8 +11,8 @@ use tempfile::tempdir;
 
 /// Requests per operation and phase.
 const EXAMPLES: &str = "15";
-/// Operations that could take the right to ask from the one who asks; `access.rs` has them.
-const LEFT_OUT: [&str; 4] = ["logout", "remove_token", "put_user", "remove_user"];
+/// Operations that could take the right to ask, or what is asked for, from the one who asks; `access.rs` and `retention.rs` have them.
+const LEFT_OUT: [&str; 5] = ["logout", "remove_token", "put_user", "remove_user", "set_retention"];
 /// No answer is a server's fault, or another than the description says.
 const CHECKS: &str =
     "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,ignored_auth";

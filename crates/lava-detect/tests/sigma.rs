@@ -1,92 +1,19 @@
 //! Sigma rules against made-up events: each rule in `sigma/` says in its comments what must come out (see its README).
 
 mod common;
-
-use std::path::{Path, PathBuf};
+mod sigma_cases;
 
 use common::Fake;
 use lava_detect::Detector;
 use lava_detect::sigma::{Code, MAX_FILE, MAX_MATCHES_OF_RULE, Outcome, RuleSet};
-use lava_event::{
-    Event, FileId, Finding, Kind, NetEndpoint, Process, ProcessKey, ProcessRef, Protocol, Severity, Source, Stage,
-};
-
-const PARENT: ProcessKey = ProcessKey { pid: 10, start_ns: 10 };
-const CHILD: ProcessKey = ProcessKey { pid: 11, start_ns: 11 };
-
-/// All processes descend from the task, or none; one of two is the other's child.
-fn all(tainted: bool) -> Fake {
-    let parent = |process| (process == CHILD).then_some(PARENT);
-    if tainted { Fake { parent, ..Fake::default() } } else { Fake { parent, tainted: |_| false } }
-}
-
-fn event(seq: u64, who: ProcessKey, exe: &str, kind: Kind) -> Event {
-    let mut event = Event::new(seq * 1000, Source::Tap, kind);
-    event.seq = seq;
-    event.process = Some(Process {
-        pid: who.pid,
-        tid: who.pid,
-        start_ns: who.start_ns,
-        ppid: if who == CHILD { PARENT.pid } else { 1 },
-        uid: 1000,
-        comm: "x".into(),
-        exe: exe.into(),
-    });
-    event
-}
-
-fn file() -> FileId {
-    FileId { device: (254, 1), inode: 9, mode: 0o100_644, uid: 0, gid: 0, size: 1, node: None }
-}
-
-fn exec(seq: u64, who: ProcessKey, exe: &str, argv: &[&str]) -> Event {
-    let argv = argv.iter().map(|&text| text.into()).collect();
-    let (path, cwd) = (exe.into(), "/home/user".into());
-    let kind = Kind::ProcessExec { path, argv, envp: vec![], truncated: false, cwd, file: file(), interpreter: None };
-    event(seq, who, exe, kind)
-}
-
-/// The events that a line of a rule's comments stands for.
-fn events(text: &str) -> Vec<Event> {
-    let (what, rest) = text.split_once(' ').unwrap();
-    let parts: Vec<&str> = rest.split('|').collect();
-    let child = ProcessRef { pid: CHILD.pid, tid: CHILD.pid, start_ns: CHILD.start_ns, comm: "x".into() };
-    let act = |kind| vec![event(1, CHILD, parts[0], kind)];
-    match what {
-        "exec" => vec![
-            exec(1, PARENT, parts[0], &[parts[0]]),
-            event(2, PARENT, parts[0], Kind::ProcessFork { child, thread: false, flags: 0 }),
-            exec(3, CHILD, parts[1], &parts[2..]),
-        ],
-        "write" => act(Kind::FileWrite { path: parts[1].into(), file: file(), ranges: vec![], bytes: 1, count: 1 }),
-        "rename" => act(Kind::FileRename { from: "/tmp/x".into(), to: parts[1].into(), file: file() }),
-        "delete" => act(Kind::FileUnlink { path: parts[1].into(), file: file() }),
-        "connect" => {
-            let at: std::net::SocketAddr = parts[1].parse().unwrap();
-            let destination = Some(NetEndpoint { address: at.ip(), port: at.port() });
-            act(Kind::NetConnect { protocol: Protocol::Tcp, destination, path: None })
-        }
-        other => panic!("{other}"),
-    }
-}
+use lava_event::{Event, Finding, Severity, Stage};
+use sigma_cases::{CHILD, all, comments, events, files};
 
 /// What the rules say of the events; our own behaviours are left out.
 fn sigma(rules: &RuleSet, events: &[Event], taint: &Fake) -> Vec<Finding> {
     let mut detector = Detector::with_rules(rules.clone());
     let all = events.iter().flat_map(|event| detector.observe(event, taint));
     all.filter(|finding| finding.detector.starts_with("sigma.")).collect()
-}
-
-fn files(dir: &str) -> Vec<(PathBuf, String)> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sigma").join(dir);
-    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    let mut files: Vec<_> = entries.map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect();
-    files.sort();
-    files
-}
-
-fn comments<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
-    text.lines().filter_map(|line| line.strip_prefix("# ")?.strip_prefix(name)).map(str::trim).collect()
 }
 
 fn compile(text: &str) -> (RuleSet, Vec<Outcome>) {
@@ -101,6 +28,13 @@ fn rules_match_what_they_say() {
     for (path, text) in files("rules") {
         let (rules, outcomes) = compile(&text);
         assert!(outcomes.iter().all(|outcome| outcome.result.is_ok()), "{path:?}: {outcomes:?}");
+        let notes: Vec<&String> = outcomes.iter().flat_map(|outcome| outcome.result.as_ref().unwrap()).collect();
+        let traced = |note: &&&String| !note.contains("--trace api");
+        assert_eq!(
+            notes.iter().filter(traced).collect::<Vec<_>>(),
+            comments(&text, "note:").iter().collect::<Vec<_>>(),
+            "{path:?}"
+        );
         for (name, expect) in [("match:", true), ("no match:", false)] {
             for line in comments(&text, name) {
                 let events = events(line);
@@ -110,7 +44,7 @@ fn rules_match_what_they_say() {
             }
         }
     }
-    assert!(checked > 25, "{checked}");
+    assert!(checked > 55, "{checked}");
 }
 
 #[test]
@@ -145,6 +79,40 @@ fn a_match_carries_the_rules_author() {
     assert_eq!((finding.stage, finding.severity), (Stage::Persist, Severity::High));
     assert_eq!((finding.technique.id.as_str(), finding.technique.name.as_str()), ("T1053.003", "Cron"));
     assert_eq!((finding.process, &*finding.events), (Some(CHILD), &[1][..]));
+}
+
+#[test]
+fn a_connection_has_the_name_that_its_address_was_told_for() {
+    let rule = "title: a\nlogsource: {product: linux, category: network_connection}\n\
+                detection: {s: {DestinationHostname|endswith: tunnel.example}, condition: s}\n";
+    let (rules, _) = compile(rule);
+    let mut all_of: Vec<Event> = events("dns /usr/bin/x|1|a.tunnel.example");
+    all_of.extend(events("connect /usr/bin/x|10.66.0.1:443"));
+    assert_eq!(sigma(&rules, &all_of, &all(true)).len(), 1);
+    all_of.reverse();
+    assert!(sigma(&rules, &all_of, &all(true)).is_empty(), "the name came later");
+}
+
+#[test]
+fn a_rule_that_needs_the_api_trace_says_so() {
+    let rule = |call: &str| {
+        format!(
+            "title: a\nlogsource: {{product: linux, service: auditd}}\n\
+             detection: {{s: {{type: SYSCALL, {call}}}, condition: s}}\n"
+        )
+    };
+    for (call, expect) in [
+        ("SYSCALL: sysinfo", true),
+        ("syscall: 135", true),
+        ("SYSCALL: [execve, execveat]", false),
+        ("syscall: 59", false),
+        ("syscall|startswith: exec", false),
+        ("comm: split", false),
+    ] {
+        let (_, outcomes) = compile(&rule(call));
+        let notes = outcomes[0].result.as_ref().unwrap();
+        assert_eq!(notes.iter().any(|note| note.contains("--trace api")), expect, "{call}: {notes:?}");
+    }
 }
 
 #[test]

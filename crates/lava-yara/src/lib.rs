@@ -59,9 +59,11 @@ impl Default for Sources {
 impl Sources {
     /// Takes a file of rules in; `name` is how it is called in messages. What of it can be used is used.
     ///
+    /// Rules that only need a module that is not here are left out: of these, if there are any, says which and why.
+    ///
     /// # Errors
     /// What is wrong with some of it, with its line and column, as text for people.
-    pub fn add(&mut self, name: &str, text: &[u8]) -> Result<(), String> {
+    pub fn add(&mut self, name: &str, text: &[u8]) -> Result<Option<String>, String> {
         if text.len() > MAX_FILE {
             return Err(format!("larger than the {MAX_FILE} bytes that are read of a file of rules"));
         }
@@ -77,7 +79,7 @@ impl Sources {
         // A rule that is left out for its module is only warned of.
         let left_out =
             self.0.warnings().iter().skip(warnings).filter(|warning| warning.code().starts_with("unsupported"));
-        told(left_out.map(ToString::to_string).collect()).map_or(Ok(()), Err)
+        Ok(told(left_out.map(ToString::to_string).collect()))
     }
 
     /// The rules.

@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
-use lava_detect::sigma::{self, Outcome, RuleSet};
+use lava_analysis::Analysis;
+use lava_detect::sigma::{self, Outcome, Recorder, RuleSet};
 use lava_event::{GuestText, Sha256};
 
-use crate::{CLEAN, FAILED, yara};
+use crate::terminal::Live;
+use crate::{CLEAN, FAILED, replay, show, yara};
 
 /// Extensions of Sigma rules.
 const SIGMA: [&str; 2] = ["yml", "yaml"];
@@ -26,10 +28,24 @@ const MAX_DEPTH: usize = 16;
 pub enum Command {
     /// Say of each Sigma rule, and of each file of YARA rules, below a folder: used, or why it can't be.
     ///
-    /// Exit code: 0 all rules are well-formed, 1 one is malformed, or the folder cannot be read.
+    /// Exit code: 0 all rules are well-formed (a good rule that cannot be used here is told, and no failure), 1 one is malformed, or
+    /// the folder cannot be read.
     Check {
         /// The folder, or one file.
         dir: PathBuf,
+    },
+    /// Print what Sigma rules see of a recorded session: a JSON object a line, with log source, fields and event.
+    ///
+    /// For who writes rules. Of processes that descend from the task, once it has started.
+    Fields {
+        /// A session's folder, its id, its bundle, or `latest`.
+        session: String,
+        /// Folder of Sigma rules, or one file: say of each event which of them match it.
+        #[arg(long, value_name = "DIR")]
+        rules: Option<PathBuf>,
+        /// Folder of sessions, if not the usual one.
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
     },
 }
 
@@ -47,11 +63,14 @@ impl Checked {
         self.outcomes.iter().filter(|(_, o)| o.result.as_ref().is_err_and(|error| error.code.is_malformed())).count()
     }
 
-    /// `12 used, 3 can't be used, 1 malformed`
+    /// `12 used (2 of them in part), 3 can't be used, 1 malformed`
     pub fn summary(&self) -> String {
         let malformed = self.malformed();
+        let in_part =
+            self.outcomes.iter().filter(|(_, o)| o.result.as_ref().is_ok_and(|notes| !notes.is_empty())).count();
+        let in_part = if in_part == 0 { String::new() } else { format!(" ({in_part} of them in part)") };
         let unusable = self.outcomes.len().saturating_sub(self.rules.len() + malformed);
-        format!("{} used, {unusable} can't be used, {malformed} malformed", self.rules.len())
+        format!("{} used{in_part}, {unusable} can't be used, {malformed} malformed", self.rules.len())
     }
 }
 
@@ -126,27 +145,69 @@ pub fn read(path: &Path, most: usize) -> Result<Vec<u8>> {
 
 /// Runs `lava rules`; returns the exit code.
 pub fn command(command: &Command) -> Result<u8> {
-    let Command::Check { dir } = command;
+    match command {
+        Command::Check { dir } => check(dir),
+        Command::Fields { session, rules, out } => fields(session, rules.as_deref(), out.as_deref()).map(|()| CLEAN),
+    }
+}
+
+fn check(dir: &Path) -> Result<u8> {
     let yara = yara::load(dir)?;
     yara.list(dir, &mut std::io::stdout().lock())?;
-    if !yara.is_empty() && files(dir, SIGMA)?.iter().all(|path| yara.has(path)) {
-        return Ok(if yara.is_whole() { CLEAN } else { FAILED });
-    }
-    let checked = load(dir)?;
+    let sigma = yara.is_empty() || !files(dir, SIGMA)?.iter().all(|path| yara.has(path));
+    let checked = if sigma { load(dir)? } else { Checked::default() };
     let mut out = std::io::stdout().lock();
     for (path, outcome) in &checked.outcomes {
-        // Rules are often somebody else's: nothing of them reaches the terminal unescaped.
-        let title = GuestText::from(outcome.title.as_str());
-        let shown = below(path, dir).display();
-        let title = if outcome.title.is_empty() { String::new() } else { format!(" ({title})") };
-        match &outcome.result {
-            Ok(()) => writeln!(out, "used       {shown}{title}")?,
-            Err(error) => {
-                let word = if error.code.is_malformed() { "malformed" } else { "not used" };
-                writeln!(out, "{word:<10} {shown}{title}: {}", GuestText::from(error.to_string().as_str()))?;
-            }
+        list(below(path, dir), outcome, &mut out)?;
+    }
+    if sigma {
+        writeln!(out, "{}", checked.summary())?;
+    }
+    Ok(if checked.malformed() > 0 || yara.is_malformed() { FAILED } else { CLEAN })
+}
+
+/// Says of a rule: used, and what of it never matches, or why it can't be used.
+fn list(shown: &Path, outcome: &Outcome, out: &mut dyn Write) -> std::io::Result<()> {
+    // Rules are often somebody else's: nothing of them reaches the terminal unescaped.
+    let escaped = |text: &str| GuestText::from(text).to_string();
+    let title = if outcome.title.is_empty() { String::new() } else { format!(" ({})", escaped(&outcome.title)) };
+    let (word, reason) = match &outcome.result {
+        Ok(notes) => (if notes.is_empty() { "used" } else { "in part" }, String::new()),
+        Err(error) => {
+            let word = if error.code.is_malformed() { "malformed" } else { "not used" };
+            (word, format!(": {}", escaped(&error.to_string())))
+        }
+    };
+    writeln!(out, "{word:<10} {}{title}{reason}", shown.display())?;
+    for note in outcome.result.iter().flatten() {
+        writeln!(out, "           {}", escaped(note))?;
+    }
+    Ok(())
+}
+
+/// Prints a session's events as Sigma rules see them.
+fn fields(session: &str, rules: Option<&Path>, out: Option<&Path>) -> Result<()> {
+    let session = show::find(session, out)?;
+    let rules = load_any(rules)?.rules;
+    let (mut analysis, mut recorder) = (Analysis::new(), Recorder::default());
+    let (live, mut unreadable) = (Live::new(true), 0);
+    let mut out = std::io::stdout().lock();
+    for event in replay::events(&session, &live, &mut unreadable)? {
+        analysis.observe(&event);
+        for record in analysis.records(&mut recorder, &event) {
+            let fields: Vec<(&str, &str)> = record.fields().collect();
+            let matches: Vec<&str> = rules.matching(&record).map(|(_, id)| id).collect();
+            let line = serde_json::json!({
+                "event": event.seq,
+                "logsource": record.log_source(),
+                "subject": record.subject(),
+                "read": record.is_read(),
+                "fields": fields,
+                "text": record.full_text(),
+                "matches": matches,
+            });
+            writeln!(out, "{line}")?;
         }
     }
-    writeln!(out, "{}", checked.summary())?;
-    Ok(if checked.malformed() > 0 || !yara.is_whole() { FAILED } else { CLEAN })
+    Ok(())
 }

@@ -23,8 +23,26 @@ pub struct Loaded {
     pub rules: Rules,
     /// Over each file's hash and path, in order; none if there are no rules.
     pub sha256: Option<Sha256>,
-    /// Each file, and what of it can't be used.
-    files: Vec<(PathBuf, Option<String>)>,
+    files: Vec<(PathBuf, State)>,
+}
+
+/// What became of a file of rules.
+enum State {
+    Used,
+    /// Good rules that can't be used here were left out; which and why.
+    InPart(String),
+    /// What is wrong with it.
+    Malformed(String),
+}
+
+impl State {
+    /// What of it can't be used.
+    fn problem(&self) -> Option<&str> {
+        match self {
+            Self::Used => None,
+            Self::InPart(problem) | Self::Malformed(problem) => Some(problem),
+        }
+    }
 }
 
 /// Reads and compiles the YARA rules below a folder, or of one file. There may be none.
@@ -37,8 +55,12 @@ pub fn load(dir: &Path) -> Result<Loaded> {
         let shown = rules::below(&path, dir);
         let text = rules::read(&path, lava_yara::MAX_FILE).with_context(|| format!("the rules {}", path.display()))?;
         sums.push_str(&format!("{}  {}\n", Sha256::of(&text), shown.display()));
-        let problem = sources.add(&shown.display().to_string(), &text).err();
-        files.push((path, problem));
+        let state = match sources.add(&shown.display().to_string(), &text) {
+            Ok(None) => State::Used,
+            Ok(Some(left_out)) => State::InPart(left_out),
+            Err(problem) => State::Malformed(problem),
+        };
+        files.push((path, state));
     }
     let sha256 = (!files.is_empty()).then(|| Sha256::of(sums.as_bytes()));
     Ok(Loaded { rules: sources.build(), sha256, files })
@@ -60,9 +82,9 @@ impl Loaded {
         self.files.is_empty()
     }
 
-    /// True if nothing is wrong with any.
-    pub fn is_whole(&self) -> bool {
-        self.files.iter().all(|(_, problem)| problem.is_none())
+    /// True if something is wrong with any: not if good rules can't be used here.
+    pub fn is_malformed(&self) -> bool {
+        self.files.iter().any(|(_, state)| matches!(state, State::Malformed(_)))
     }
 
     /// True if that is one of its files.
@@ -72,24 +94,23 @@ impl Loaded {
 
     /// `12 rules of 3 files, 1 of them with rules that can't be used`
     pub fn summary(&self) -> String {
-        let bad = self.files.iter().filter(|(_, problem)| problem.is_some()).count();
+        let bad = self.files.iter().filter(|(_, state)| state.problem().is_some()).count();
         let bad = if bad == 0 { String::new() } else { format!(", {bad} of them with rules that can't be used") };
         format!("{} rules of {} files{bad}", self.rules.len(), self.files.len())
     }
 
     /// Says of each file: used, or what of it can't be.
     pub fn list(&self, dir: &Path, out: &mut dyn Write) -> std::io::Result<()> {
-        for (path, problem) in &self.files {
-            let shown = rules::below(path, dir).display();
-            match problem {
-                None => writeln!(out, "used       {shown}")?,
-                Some(problem) => {
-                    writeln!(out, "in part    {shown}")?;
-                    // Rules are often somebody else's: nothing of them reaches the terminal unescaped.
-                    for line in problem.lines() {
-                        writeln!(out, "           {}", GuestText::from(line))?;
-                    }
-                }
+        for (path, state) in &self.files {
+            let word = match state {
+                State::Used => "used",
+                State::InPart(_) => "in part",
+                State::Malformed(_) => "malformed",
+            };
+            writeln!(out, "{word:<10} {}", rules::below(path, dir).display())?;
+            // Rules are often somebody else's: nothing of them reaches the terminal unescaped.
+            for line in state.problem().unwrap_or_default().lines() {
+                writeln!(out, "           {}", GuestText::from(line))?;
             }
         }
         if !self.is_empty() {

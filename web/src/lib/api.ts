@@ -1,8 +1,8 @@
 // The server's API. Every failure becomes a Problem: what, and what to do.
 
 import type {
-  Action, Artifact, AuditEntry, Diagnostic, ExportFormat, Finding, Hit, LavaEvent, Me, Overview, Pending, Policy, ProcessLane,
-  Session, TraceAnswer,
+  Action, Artifact, AuditEntry, Diagnostic, ExportFormat, Finding, Hit, Hold, LavaEvent, Me, Overview, Pending, Plan, Policy,
+  ProcessLane, Retention, SavedSearch, Session, TraceAnswer,
 } from './types';
 
 export class Problem extends Error {
@@ -132,5 +132,14 @@ export const api = {
   storePolicy: (name: string, text: string) => change(`/api/policies/${encodeURIComponent(name)}`, { text }, 'PUT'),
   profiles: () => ask<{ profiles: { name: string; description: string }[] }>('/api/profiles'),
   search: (q: string, kind: string) => ask<{ hits: Hit[] }>(`/api/search${query({ q, kind })}`),
+  searches: () => ask<{ searches: SavedSearch[] }>('/api/searches'),
+  keepSearch: (name: string, q: string, kind: string) => change(`/api/searches/${encodeURIComponent(name)}`, { q, kind }, 'PUT'),
+  removeSearch: (name: string) => change(`/api/searches/${encodeURIComponent(name)}`, {}, 'DELETE'),
+  retention: () => ask<{ rule: Retention; holds: Record<string, Hold> }>('/api/retention'),
+  setRetention: (rule: Retention) => change('/api/retention', rule, 'PUT'),
+  previewRetention: (rule: Retention) =>
+    ask<Plan>(`/api/retention/preview${query({ days: rule.days ?? undefined, bytes: rule.bytes ?? undefined, free: rule.free ?? undefined })}`),
+  hold: (id: string, reason: string) => change(`${session(id)}/hold`, { reason }, 'PUT'),
+  release: (id: string) => change(`${session(id)}/hold`, {}, 'DELETE'),
   audit: () => ask<{ entries: AuditEntry[] }>('/api/audit'),
 };

@@ -190,6 +190,37 @@ export interface Hit {
   seq?: number | null;
 }
 
+/** A search that its user keeps. */
+export interface SavedSearch {
+  name: string;
+  q: string;
+  kind: string;
+  time: string;
+}
+
+/** How much is kept; null bounds nothing. */
+export interface Retention {
+  days: number | null;
+  bytes: number | null;
+  free: number | null;
+}
+
+/** Why a session stays whatever the rule says. */
+export interface Hold {
+  user: string;
+  reason: string;
+  time: string;
+}
+
+/** What a rule would remove now. */
+export interface Plan {
+  removals: { session: string; ended: string; bytes: number; why: string }[];
+  sessions: number;
+  bytes: number;
+  free: number;
+  unmet: string[];
+}
+
 export interface AuditEntry {
   time: string;
   user: string;

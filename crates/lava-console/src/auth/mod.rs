@@ -21,6 +21,12 @@ pub fn needed(method: &Method, path: &str) -> Option<Role> {
         "/api/login" => None,
         "/api/logout" | "/api/policies/check" => Some(Role::Viewer),
         _ if path == "/api/tokens" || path.starts_with("/api/tokens/") => Some(Role::Viewer),
+        _ if path.starts_with("/api/searches/") => Some(Role::Viewer),
+        "/api/retention" if !reads => Some(Role::Admin),
+        // Whoever holds a session says why; letting it go again is not theirs alone.
+        _ if method == Method::DELETE && path.starts_with("/api/sessions/") && path.ends_with("/hold") => {
+            Some(Role::Admin)
+        }
         _ if path == "/api/audit" || path == "/api/users" || path.starts_with("/api/users/") => Some(Role::Admin),
         _ if reads => Some(Role::Viewer),
         _ => Some(Role::Analyst),
@@ -43,5 +49,10 @@ mod tests {
         check(Method::DELETE, "/api/users/eve", Some(Role::Admin));
         check(Method::GET, "/api/audit", Some(Role::Admin));
         check(Method::POST, "/api/tokens", Some(Role::Viewer));
+        check(Method::PUT, "/api/searches/mine", Some(Role::Viewer));
+        check(Method::PUT, "/api/retention", Some(Role::Admin));
+        check(Method::GET, "/api/retention/preview", Some(Role::Viewer));
+        check(Method::PUT, "/api/sessions/x/hold", Some(Role::Analyst));
+        check(Method::DELETE, "/api/sessions/x/hold", Some(Role::Admin));
     }
 }

@@ -13,6 +13,7 @@ use super::account::checked_name;
 use crate::app::App;
 use crate::auth::{Client, Who, password};
 use crate::error::{Answer, ApiError, ErrorBody};
+use crate::retention;
 use crate::sessions::facts::SessionFacts;
 use crate::sessions::folder;
 use crate::store::index::{Hit, SHORTEST, What};
@@ -94,13 +95,12 @@ fn host(app: &App) -> Host {
         line.and_then(|rest| rest.trim_start_matches(':').trim().split(' ').next()?.parse::<u64>().ok()).unwrap_or(0)
             * 1024
     };
-    let disk = rustix::fs::statvfs(&app.config.sessions);
     Host {
         load1: read("/proc/loadavg").split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0),
         cpus: std::thread::available_parallelism().map_or(1, usize::from),
         memory_total: of("MemTotal"),
         memory_available: of("MemAvailable"),
-        disk_free: disk.map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize)),
+        disk_free: retention::free(&app.config.sessions),
     }
 }
 
@@ -125,13 +125,21 @@ pub struct Hits {
     not_searched: usize,
 }
 
+/// A text that can be looked for.
+///
+/// # Errors
+/// If it is too short, too long, or no text.
+pub fn checked_text(text: &str) -> Answer<()> {
+    if !(SHORTEST..=1024).contains(&text.chars().count()) || text.contains('\0') {
+        return Err(ApiError::bad(format!("what is looked for has {SHORTEST} to 1024 characters")));
+    }
+    Ok(())
+}
+
 /// Looks through all sessions that are over.
 #[utoipa::path(get, path = "/api/search", params(Sought), responses((status = 200, body = Hits), (status = 400, body = ErrorBody)))]
 pub async fn search(State(app): State<Arc<App>>, Query(sought): Query<Sought>) -> Answer<Json<Hits>> {
-    let length = sought.q.chars().count();
-    if !(SHORTEST..=1024).contains(&length) || sought.q.contains('\0') {
-        return Err(ApiError::bad(format!("what is looked for has {SHORTEST} to 1024 characters")));
-    }
+    checked_text(&sought.q)?;
     app.heavy(move |app| {
         let limit = sought.limit.unwrap_or(100).clamp(1, MAX_LIST);
         let hits = app.index.find(&sought.q, sought.kind.unwrap_or(What::Text), limit)?;

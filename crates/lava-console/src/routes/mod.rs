@@ -7,6 +7,8 @@ pub mod events;
 pub mod exports;
 pub mod policies;
 pub mod respond;
+pub mod retention;
+pub mod searches;
 pub mod sessions;
 pub mod start;
 pub mod stream;

@@ -101,6 +101,11 @@ impl SessionFacts {
 pub struct FactsCache(Mutex<HashMap<String, Arc<SessionFacts>>>);
 
 impl FactsCache {
+    /// Forgets a session that is there no more.
+    pub fn forget(&self, id: &str) {
+        lock(&self.0).remove(id);
+    }
+
     /// Of the session of this id. Reads files, and may ask the session: not for the threads that serve.
     ///
     /// # Errors

@@ -51,7 +51,11 @@ pub enum What {
 }
 
 impl What {
-    const fn name(self) -> &'static str {
+    /// All there are.
+    pub const ALL: [Self; 6] = [Self::Hash, Self::Name, Self::Address, Self::Command, Self::Technique, Self::Text];
+
+    /// As in requests.
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Hash => "hash",
             Self::Name => "name",

@@ -1,4 +1,4 @@
-//! What the console itself has to remember: users, tokens, logins, the queue, and who did what. One SQLite file.
+//! What the console itself has to remember: users, tokens, logins, the queue, kept searches, what is kept how long, and who did what. One SQLite file.
 //!
 //! Secrets are kept as SHA-256 of random 256 bits, passwords as argon2 hashes; neither can be read back.
 
@@ -7,6 +7,8 @@ mod audit;
 
 pub mod index;
 mod queue;
+mod retention;
+mod searches;
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -18,6 +20,8 @@ use rusqlite::Connection;
 pub use accounts::{NewToken, Role, TokenFacts, User};
 pub use audit::AuditEntry;
 pub use queue::{Job, JobState};
+pub use retention::{Hold, Retention};
+pub use searches::{MAX_SEARCHES, SavedSearch};
 
 /// How long one process waits for the other (`lava serve user` beside the server).
 const BUSY: Duration = Duration::from_secs(5);
@@ -48,6 +52,13 @@ CREATE TABLE jobs (
     detail TEXT
 ) STRICT;
 CREATE INDEX jobs_by_state ON jobs (state, id);
+", "
+CREATE TABLE searches (
+    user INTEGER NOT NULL REFERENCES users ON DELETE CASCADE, name TEXT NOT NULL, q TEXT NOT NULL, kind TEXT NOT NULL,
+    time INTEGER NOT NULL, PRIMARY KEY (user, name)
+) STRICT;
+CREATE TABLE retention (id INTEGER PRIMARY KEY CHECK (id = 1), days INTEGER, bytes INTEGER, free INTEGER) STRICT;
+CREATE TABLE holds (session TEXT PRIMARY KEY, user TEXT NOT NULL, reason TEXT NOT NULL, time INTEGER NOT NULL) STRICT;
 "];
 
 /// Why the store cannot be used.

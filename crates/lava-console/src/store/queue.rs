@@ -137,6 +137,15 @@ impl Store {
         Ok(added > 0)
     }
 
+    /// Forgets a job whose session was removed.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn forget_job(&self, id: &str) -> rusqlite::Result<()> {
+        let over = JobState::Over.name();
+        self.db().execute("DELETE FROM jobs WHERE id = ?1 AND state = ?2", params![id, over]).map(drop)
+    }
+
     /// The jobs in this state, the oldest first.
     ///
     /// # Errors

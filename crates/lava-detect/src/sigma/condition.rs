@@ -26,6 +26,32 @@ impl Condition {
             Self::Any(parts) => parts.iter().any(|part| part.holds(selection)),
         }
     }
+
+    /// Whether it can hold, and whether it can fail, if those selections never hold.
+    pub(super) fn possible(&self, never: &impl Fn(usize) -> bool) -> (bool, bool) {
+        match self {
+            Self::Selection(index) => (!never(*index), true),
+            Self::Not(inner) => {
+                let (hold, fail) = inner.possible(never);
+                (fail, hold)
+            }
+            Self::All(parts) => {
+                (parts.iter().all(|part| part.possible(never).0), parts.iter().any(|part| part.possible(never).1))
+            }
+            Self::Any(parts) => {
+                (parts.iter().any(|part| part.possible(never).0), parts.iter().all(|part| part.possible(never).1))
+            }
+        }
+    }
+
+    /// Calls it for each selection, with whether the condition wants it not to hold.
+    pub(super) fn each(&self, negated: bool, call: &mut impl FnMut(usize, bool)) {
+        match self {
+            Self::Selection(index) => call(*index, negated),
+            Self::Not(inner) => inner.each(!negated, call),
+            Self::All(parts) | Self::Any(parts) => parts.iter().for_each(|part| part.each(negated, call)),
+        }
+    }
 }
 
 struct Parser<'a> {
@@ -137,9 +163,9 @@ impl<'a> Parser<'a> {
         let them = pattern.eq_ignore_ascii_case("them");
         let parts: Vec<Condition> = (0..self.names.len())
             .filter(|&i| match self.names.get(i) {
-                // As the specification has it: `them` leaves out what begins with an underscore.
-                Some(name) if them => !name.starts_with('_'),
-                Some(name) => crate::glob::matches(pattern, name.as_bytes()),
+                // As the specification has it, what begins with an underscore is left out, unless it is asked for.
+                Some(name) if name.starts_with('_') && !pattern.starts_with('_') => false,
+                Some(name) => them || crate::glob::matches(pattern, name.as_bytes()),
                 None => false,
             })
             .map(Condition::Selection)
@@ -177,6 +203,8 @@ mod tests {
             ("all of f_*", "f_1 f_2", true),
             ("all of f_*", "f_1", false),
             ("1 of them", "_x", false),
+            ("1 of *", "_x", false),
+            ("1 of _*", "_x", true),
             ("all of them", "a b f_1 f_2", true),
             ("NOT (NOT(a))", "a", true),
         ] {

@@ -4,11 +4,12 @@
 
 use std::net::IpAddr;
 
-use base64::Engine as _;
 use regex::{Regex, RegexBuilder};
 
 use super::error::{Code, SigmaError};
+use super::modifier::{self, How, Modifiers, Order};
 use super::record::Record;
+use super::text;
 use lava_yaml::{Node, Value};
 
 /// Compiled size of one pattern, bytes.
@@ -21,19 +22,13 @@ const MAX_VALUES: usize = 4096;
 #[derive(Debug)]
 enum Test {
     Pattern(Regex),
-    /// Not there, or empty.
+    /// Not there.
     Null,
     Exists(bool),
     Cidr(IpAddr, u8),
     Number(Order, f64),
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Order {
-    Less,
-    AtMost,
-    More,
-    AtLeast,
+    /// Another field of the same event.
+    Field(String, How, bool),
 }
 
 /// A field and what it is held against. Without a name (keywords) any field will do.
@@ -42,120 +37,7 @@ pub(super) struct Field {
     name: Option<String>,
     tests: Vec<Test>,
     all: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum How {
-    Equals,
-    Contains,
-    StartsWith,
-    EndsWith,
-    Re,
-    Cidr,
-    Exists,
-    Number(OrderTag),
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum OrderTag {
-    Lt,
-    Lte,
-    Gt,
-    Gte,
-}
-
-/// What the modifiers say.
-struct Modifiers {
-    how: How,
-    all: bool,
-    cased: bool,
-    multi_line: bool,
-    dot_all: bool,
-    ignore_case: bool,
-    base64: bool,
-}
-
-fn modifiers(text: &str, line: usize) -> Result<Modifiers, SigmaError> {
-    let mut out = Modifiers {
-        how: How::Equals,
-        all: false,
-        cased: false,
-        multi_line: false,
-        dot_all: false,
-        ignore_case: false,
-        base64: false,
-    };
-    for modifier in text.split('|').skip(1) {
-        let how = match modifier {
-            "contains" => How::Contains,
-            "startswith" => How::StartsWith,
-            "endswith" => How::EndsWith,
-            "re" => How::Re,
-            "cidr" => How::Cidr,
-            "exists" => How::Exists,
-            "lt" => How::Number(OrderTag::Lt),
-            "lte" => How::Number(OrderTag::Lte),
-            "gt" => How::Number(OrderTag::Gt),
-            "gte" => How::Number(OrderTag::Gte),
-            "i" | "m" | "s" if out.how == How::Re => {
-                match modifier {
-                    "i" => out.ignore_case = true,
-                    "m" => out.multi_line = true,
-                    _ => out.dot_all = true,
-                }
-                continue;
-            }
-            "all" => {
-                out.all = true;
-                continue;
-            }
-            "cased" => {
-                out.cased = true;
-                continue;
-            }
-            "base64" => {
-                out.base64 = true;
-                continue;
-            }
-            // Windows' ways to write a dash; a Linux program knows one.
-            "windash" => continue,
-            "base64offset" | "utf16" | "utf16le" | "utf16be" | "wide" | "expand" | "fieldref" | "neq" | "minute"
-            | "hour" | "day" | "week" | "month" | "year" => {
-                return Err(SigmaError::new(
-                    Code::Modifier,
-                    line,
-                    format!("the modifier `{modifier}` is not supported"),
-                ));
-            }
-            _ => {
-                return Err(SigmaError::new(Code::UnknownModifier, line, format!("there is no modifier `{modifier}`")));
-            }
-        };
-        if out.how != How::Equals {
-            let message = format!("`{modifier}` cannot be combined with the modifier before it");
-            return Err(SigmaError::new(Code::UnknownModifier, line, message));
-        }
-        out.how = how;
-    }
-    Ok(out)
-}
-
-/// Sigma's escapes: `\*`, `\?`, `\\`; a backslash before anything else is a backslash.
-fn wildcards(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 8);
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '*' => out.push_str(".*"),
-            '?' => out.push('.'),
-            '\\' => match chars.next_if(|next| matches!(next, '*' | '?' | '\\')) {
-                Some(escaped) => out.push_str(&regex::escape(escaped.encode_utf8(&mut [0; 4]))),
-                None => out.push_str("\\\\"),
-            },
-            c => out.push_str(&regex::escape(c.encode_utf8(&mut [0; 4]))),
-        }
-    }
-    out
+    negated: bool,
 }
 
 fn build(pattern: &str, modifiers: &Modifiers, line: usize) -> Result<Regex, SigmaError> {
@@ -185,10 +67,7 @@ fn pattern(value: &str, modifiers: &Modifiers, line: usize) -> Result<Test, Sigm
     let text = match modifiers.how {
         How::Re => value.to_owned(),
         how => {
-            let inner = match modifiers.base64 {
-                true => regex::escape(&base64::engine::general_purpose::STANDARD.encode(value)),
-                false => wildcards(value),
-            };
+            let inner = text::pattern(value, modifiers, line)?;
             match how {
                 How::Contains => inner,
                 How::StartsWith => format!(r"\A(?:{inner})"),
@@ -203,6 +82,9 @@ fn pattern(value: &str, modifiers: &Modifiers, line: usize) -> Result<Test, Sigm
 fn test(node: &Node, modifiers: &Modifiers) -> Result<Test, SigmaError> {
     let bad = |message: &str| Err(SigmaError::new(Code::BadValue, node.line, message));
     let Some(value) = node.text() else { return bad("a field's value is neither a text nor a list of texts") };
+    if modifiers.reference {
+        return Ok(Test::Field(value.to_owned(), modifiers.how, modifiers.cased));
+    }
     match modifiers.how {
         _ if node.is_null() => Ok(Test::Null),
         How::Exists => match value {
@@ -220,13 +102,7 @@ fn test(node: &Node, modifiers: &Modifiers) -> Result<Test, SigmaError> {
                 None => bad("no network address: its prefix is too long"),
             }
         }
-        How::Number(tag) => {
-            let order = match tag {
-                OrderTag::Lt => Order::Less,
-                OrderTag::Lte => Order::AtMost,
-                OrderTag::Gt => Order::More,
-                OrderTag::Gte => Order::AtLeast,
-            };
+        How::Number(order) => {
             value.parse().map_or_else(|_| bad("not a number"), |number| Ok(Test::Number(order, number)))
         }
         _ => pattern(value, modifiers, node.line),
@@ -245,33 +121,54 @@ fn in_network(address: IpAddr, network: IpAddr, bits: u8) -> bool {
     }
 }
 
+/// One text against another, as the modifiers say.
+fn alike(text: &str, other: &str, how: How, cased: bool) -> bool {
+    let fold = |text: &str| if cased { text.to_owned() } else { text.to_lowercase() };
+    let (text, other) = (fold(text), fold(other));
+    match how {
+        How::Contains => text.contains(&other),
+        How::StartsWith => text.starts_with(&other),
+        How::EndsWith => text.ends_with(&other),
+        _ => text == other,
+    }
+}
+
 impl Test {
-    fn holds(&self, text: Option<&str>) -> bool {
+    /// Whether it holds for one value that is there.
+    fn holds(&self, text: &str, record: &Record) -> bool {
         match self {
-            Self::Null => text.is_none_or(str::is_empty),
-            Self::Exists(wanted) => text.is_some() == *wanted,
-            Self::Pattern(regex) => text.is_some_and(|text| regex.is_match(text)),
-            Self::Cidr(network, bits) => {
-                text.and_then(|text| text.parse().ok()).is_some_and(|address| in_network(address, *network, *bits))
-            }
-            Self::Number(order, bound) => text.and_then(|text| text.parse::<f64>().ok()).is_some_and(|n| match order {
+            Self::Null => false,
+            Self::Exists(wanted) => *wanted,
+            Self::Pattern(regex) => regex.is_match(text),
+            Self::Cidr(network, bits) => text.parse().is_ok_and(|address| in_network(address, *network, *bits)),
+            Self::Number(order, bound) => text.parse::<f64>().is_ok_and(|n| match order {
                 Order::Less => n < *bound,
                 Order::AtMost => n <= *bound,
                 Order::More => n > *bound,
                 Order::AtLeast => n >= *bound,
             }),
+            Self::Field(name, how, cased) => record.get(name).any(|other| alike(text, other, *how, *cased)),
         }
+    }
+
+    /// Whether it holds if there is no value.
+    const fn holds_of_nothing(&self) -> bool {
+        matches!(self, Self::Null | Self::Exists(false))
     }
 }
 
 impl Field {
     /// From a mapping's key and value. The caller has looked whether the field is known.
     pub(super) fn parse(key: &str, value: &Node) -> Result<Self, SigmaError> {
-        let mut modifiers = modifiers(key, value.line)?;
+        let mut modifiers = modifier::parse(key, value.line)?;
         let name = key.split('|').next().unwrap_or_default();
         let keywords = name.is_empty();
         if keywords && modifiers.how == How::Equals {
             modifiers.how = How::Contains;
+        }
+        if keywords && (modifiers.how == How::Exists || modifiers.reference) {
+            let message = format!("`{}` needs a field's name", key.escape_debug());
+            return Err(SigmaError::new(Code::BadValue, value.line, message));
         }
         let single = std::slice::from_ref(value);
         let values = match &value.value {
@@ -283,14 +180,48 @@ impl Field {
             return Err(SigmaError::new(Code::BadValue, value.line, message));
         }
         let tests = values.iter().map(|node| test(node, &modifiers)).collect::<Result<_, _>>()?;
-        Ok(Self { name: (!keywords).then(|| name.to_owned()), tests, all: modifiers.all })
+        let name = (!keywords).then(|| name.to_owned());
+        Ok(Self { name, tests, all: modifiers.all, negated: modifiers.negated })
+    }
+
+    /// The field's name, and those of the fields that it is held against.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        let others = self.tests.iter().filter_map(|test| match test {
+            Test::Field(name, ..) => Some(name.as_str()),
+            _ => None,
+        });
+        self.name.as_deref().into_iter().chain(others)
+    }
+
+    /// True if it is about that field, and holds for none of these values.
+    pub(super) fn excludes<'a>(&self, name: &str, mut values: impl Iterator<Item = &'a str>) -> bool {
+        if self.name.as_deref() != Some(name) || self.negated {
+            return false;
+        }
+        let could = |text: &str| {
+            let holds = |test: &Test| match test {
+                Test::Pattern(regex) => regex.is_match(text),
+                // What they say depends on the event.
+                _ => true,
+            };
+            if self.all { self.tests.iter().all(holds) } else { self.tests.iter().any(holds) }
+        };
+        !values.any(could)
     }
 
     pub(super) fn holds(&self, record: &Record) -> bool {
         let holds = |test: &Test| match &self.name {
-            Some(name) => test.holds(record.get(name)),
-            None => record.texts().any(|text| test.holds(Some(text))),
+            Some(name) => {
+                let mut values = record.get(name).peekable();
+                if values.peek().is_none() {
+                    test.holds_of_nothing()
+                } else {
+                    values.any(|text| test.holds(text, record))
+                }
+            }
+            None => record.texts().any(|text| test.holds(text, record)),
         };
-        if self.all { self.tests.iter().all(holds) } else { self.tests.iter().any(holds) }
+        let all = if self.all { self.tests.iter().all(holds) } else { self.tests.iter().any(holds) };
+        all != self.negated
     }
 }

@@ -3,31 +3,41 @@
 //! Written here because the crates that exist do not fit: sigma-rust 0.7 misses matches (a wildcard inside `contains` is not
 //! retried) and takes `all of` nothing for true; rsigma-eval 0.23 needs a newer Rust than this workspace promises.
 //!
-//! What is supported: log sources of Linux in the categories `process_creation`, `file_event`, `file_delete` and
-//! `network_connection`; the modifiers `contains`, `startswith`, `endswith`, `all`, `cased`, `re` (`i`, `m`, `s`), `cidr`,
-//! `exists`, `lt`, `lte`, `gt`, `gte`, `base64`, and `windash`, which changes nothing on Linux; lists, mappings, keywords;
-//! whole conditions. Of every other rule [`RuleSet::add`] says why it is not used.
+//! What is supported: the log sources and fields of [`log_sources`]; the modifiers `contains`, `startswith`, `endswith`, `all`,
+//! `neq`, `cased`, `re` (`i`, `m`, `s`), `cidr`, `exists`, `lt`, `lte`, `gt`, `gte`, `fieldref`, `windash`, `base64`, `base64offset`,
+//! `wide`, `utf16`, `utf16le`, `utf16be`; lists, mappings, keywords; whole conditions; collections (`action: global`). A part of a
+//! rule that our events cannot answer never holds: the rule is used if it can match all the same, and is not one that says what is
+//! left out. Of every rule [`RuleSet::add`] says what became of it.
 //!
-//! *Limits:* a field's text is looked at up to 64 KiB; user names other than root are numbers; of 65,536 processes the command
-//! line is remembered. Sizes of files, patterns, nesting and the number of rules are bounded.
+//! *Limits:* a field's text is looked at up to 64 KiB; of 65,536 processes the command line is remembered. Sizes of files, patterns,
+//! nesting and the number of rules are bounded.
 
+mod auditd;
+mod collection;
 mod condition;
 mod error;
 mod field;
+mod modifier;
 mod record;
 mod rule;
+mod source;
+mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use lava_event::{Finding, Grade};
+use lava_event::{Event, Finding, Grade};
 use lava_yaml::{Limits, Node};
 
 pub use error::{Code, SigmaError};
+pub use record::Record;
+pub use source::{LogSource, log_sources};
 
+use crate::Taint;
 use crate::behaviour::Context;
 use record::Processes;
 use rule::Rule;
+use source::Source;
 
 /// A rule nests deepest in its selections; a file may hold a collection of rules.
 const LIMITS: Limits = Limits { depth: 12, nodes: 50_000, plain: false };
@@ -46,8 +56,8 @@ pub const MAX_MATCHES_OF_RULE: usize = 50;
 pub struct Outcome {
     /// Its title; empty if it has none that could be read.
     pub title: String,
-    /// Used, or why not.
-    pub result: Result<(), SigmaError>,
+    /// Used, and what of it never matches; or why it is not.
+    pub result: Result<Vec<String>, SigmaError>,
 }
 
 /// Compiled rules. Cheap to clone.
@@ -73,6 +83,12 @@ impl RuleSet {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
+    }
+
+    /// The rules that match the record: the place of each in the set, and its identifier, which is its findings' `detector`.
+    pub fn matching<'a>(&'a self, record: &'a Record) -> impl Iterator<Item = (usize, &'a str)> {
+        let matching = self.rules.iter().enumerate().filter(|(_, rule)| rule.matches(record));
+        matching.map(|(index, rule)| (index, rule.id.as_str()))
     }
 
     /// Compiles the rules of a file and says of each what became of it. A file that is no YAML has one outcome.
@@ -101,20 +117,39 @@ impl RuleSet {
         let Some(rules) = Arc::get_mut(&mut self.rules) else {
             return failed(Code::TooLarge, 1, "the rules are in use already");
         };
-        documents
-            .iter()
-            .map(|document| {
-                let result = rule::compile(document).and_then(|rule| {
-                    if rules.len() >= MAX_RULES {
-                        let message = format!("{MAX_RULES} rules are in use already");
-                        return Err(SigmaError::new(Code::TooLarge, document.line, message));
-                    }
-                    rules.push(rule);
-                    Ok(())
-                });
-                Outcome { title: rule::title(document), result }
-            })
-            .collect()
+        collection::each(documents, |document| {
+            let title = document.as_ref().map(|document| rule::title(document)).unwrap_or_default();
+            let result = document.and_then(|document| {
+                let rule = rule::compile(document)?;
+                if rules.len() >= MAX_RULES {
+                    let message = format!("{MAX_RULES} rules are in use already");
+                    return Err(SigmaError::new(Code::TooLarge, document.line, message));
+                }
+                let notes = rule.notes.clone();
+                rules.push(rule);
+                Ok(notes)
+            });
+            Outcome { title, result }
+        })
+    }
+}
+
+/// What rules see of a session: its events as records.
+#[derive(Debug, Default)]
+pub struct Recorder(Processes);
+
+impl Recorder {
+    /// The records of the session's next event. The graph behind `taint` has taken it in already.
+    #[must_use]
+    pub fn observe(&mut self, event: &Event, taint: &dyn Taint) -> Vec<Record> {
+        if !taint.task_started() {
+            return Vec::new();
+        }
+        self.0.remember(event);
+        match event.actor() {
+            Some(actor) if taint.is_tainted(actor) => self.0.records(event, taint, &|_| true),
+            _ => Vec::new(),
+        }
     }
 }
 
@@ -122,6 +157,8 @@ impl RuleSet {
 #[derive(Debug, Default)]
 pub(crate) struct Sigma {
     rules: RuleSet,
+    /// Sources of records that a rule looks at: of every event it is asked.
+    wanted: BTreeSet<Source>,
     processes: Processes,
     /// What each rule, by its place, was said of.
     said: BTreeMap<usize, BTreeSet<String>>,
@@ -130,7 +167,9 @@ pub(crate) struct Sigma {
 
 impl Sigma {
     pub(crate) fn new(rules: RuleSet) -> Self {
-        Self { rules, ..Self::default() }
+        let taken = |source: &Source| rules.rules.iter().any(|rule| rule.source.takes(*source));
+        let wanted = log_sources().iter().map(|known| known.source).filter(taken).collect();
+        Self { rules, wanted, ..Self::default() }
     }
 
     /// True if a command line may be missing because there were too many processes.
@@ -145,30 +184,33 @@ impl Sigma {
         }
         self.processes.remember(context.event);
         let Some(process) = context.tainted_actor() else { return Vec::new() };
-        let Some(record) = self.processes.record(context.event, context.taint) else { return Vec::new() };
         let rules = Arc::clone(&self.rules.rules);
-        let matching =
-            rules.iter().enumerate().filter(|(_, rule)| rule.category == record.category && rule.matches(&record));
-        let subject = record.subject.as_str();
-        let new = matching.filter(|&(index, _)| {
-            let said = self.said.entry(index).or_default();
-            let new = self.matches < MAX_MATCHES && said.len() < MAX_MATCHES_OF_RULE && said.insert(subject.to_owned());
-            self.matches += usize::from(new);
-            new
-        });
-        new.map(|(_, rule)| Finding {
-            detector: rule.id.clone(),
-            title: format!("{}: {subject}", rule.title),
-            why: rule.why.clone(),
-            stage: rule.stage,
-            technique: rule.technique.clone(),
-            severity: rule.severity,
-            grade: Grade::Observed,
-            time_ns: context.event.time_ns,
-            process: Some(process),
-            events: vec![context.event.seq],
-            distance: None,
-        })
-        .collect()
+        let records = self.processes.records(context.event, context.taint, &|source| self.wanted.contains(&source));
+        let mut findings = Vec::new();
+        for record in &records {
+            for (index, rule) in rules.iter().enumerate().filter(|(_, rule)| rule.matches(record)) {
+                let subject = record.subject();
+                let said = self.said.entry(index).or_default();
+                if self.matches >= MAX_MATCHES || said.len() >= MAX_MATCHES_OF_RULE || !said.insert(subject.to_owned())
+                {
+                    continue;
+                }
+                self.matches += 1;
+                findings.push(Finding {
+                    detector: rule.id.clone(),
+                    title: format!("{}: {subject}", rule.title),
+                    why: rule.why.clone(),
+                    stage: rule.stage,
+                    technique: rule.technique.clone(),
+                    severity: rule.severity,
+                    grade: Grade::Observed,
+                    time_ns: context.event.time_ns,
+                    process: Some(process),
+                    events: vec![context.event.seq],
+                    distance: None,
+                });
+            }
+        }
+        findings
     }
 }
