@@ -21,6 +21,12 @@ pub enum Error {
         /// What stands there.
         value: String,
     },
+    /// The graph as a picture.
+    #[error("cannot draw the graph: {0}; trace.svg in the session's folder has it")]
+    Picture(String),
+    /// A font that LAVA brings.
+    #[error("LAVA's own font can't be read: {0}; this is a fault of LAVA")]
+    Font(String),
 }
 
 impl From<serde_json::Error> for Error {

@@ -27,6 +27,8 @@ mod misp;
 mod navigator;
 mod ocsf;
 mod pack;
+mod pdf;
+mod picture;
 mod remedy;
 mod stix;
 mod summary;
@@ -100,6 +102,8 @@ formats! {
     GraphMl "graphml" "graphml" "the graph as GraphML",
     Dot "dot" "dot" "the graph for Graphviz",
     Cytoscape "cytoscape" "cyjs" "the graph as Cytoscape.js JSON",
+    Png "png" "png" "the graph as a picture",
+    Pdf "pdf" "pdf" "the report on paper: verdict, kill chain, findings, timeline, network, files, decisions",
 }
 
 impl Format {
@@ -139,6 +143,8 @@ pub fn export(session: &Session, format: Format, scope: Scope, out: &mut dyn Wri
         Format::GraphMl => drawing::graphml(&summary, scope, out)?,
         Format::Dot => drawing::dot(&summary, scope, out)?,
         Format::Cytoscape => drawing::cytoscape(&summary, scope, out)?,
+        Format::Png => picture::png(&summary.trace, out)?,
+        Format::Pdf => pdf::write(session, &summary, out)?,
         Format::Ecs | Format::Ocsf | Format::Cef | Format::Syslog => {}
     }
     Ok(Exported { unreadable: summary.unreadable, left_out: summary.left_out })

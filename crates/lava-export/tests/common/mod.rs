@@ -285,6 +285,7 @@ pub fn evil_names() -> Vec<GuestText> {
         "'; DROP TABLE x; --",
         "\\u0000 \\x41 \\",
         "-- x.",
+        "\u{6587}\u{6863} \u{5d0}\u{5d1} \u{627}\u{644} \u{1f600} e\u{301} \u{e0041}.exe",
         "",
         " ",
         long.as_str(),
