@@ -4,6 +4,8 @@
 //! line for each as it comes (`lines.rs`); formats of findings and of the graph write when all was read, from a summary of bounded
 //! size (`summary.rs`). One module for each format.
 //!
+//! [`Follower`] gives the lines of a session while it runs, and a [`Target`] takes them to a collector.
+//!
 //! [`pack()`] makes what defenders' tools load out of what findings rest on (`pack/`): rules, block lists, queries, steps.
 //!
 //! *Invariants:* the same session gives the same bytes: times are the session's, identifiers follow from what they name. Whatever a
@@ -19,6 +21,7 @@ mod drawing;
 mod ecs;
 mod error;
 mod facts;
+mod follow;
 mod ids;
 mod indicators;
 mod isf;
@@ -30,6 +33,7 @@ mod pack;
 mod pdf;
 mod picture;
 mod remedy;
+mod send;
 mod stix;
 mod summary;
 mod syslog;
@@ -42,9 +46,11 @@ use std::io::Write;
 use lava_evidence::Session;
 
 pub use error::Error;
+pub use follow::{Follower, Step};
 pub use isf::isf;
 pub use lines::Scope;
 pub use pack::{Pack, pack};
+pub use send::{Framing, Target};
 use summary::Summary;
 
 /// What was exported.

@@ -3,9 +3,6 @@
 
 mod common;
 
-use std::path::Path;
-use std::process::Command;
-
 use lava_evidence::Session;
 use lava_export::{Format, Scope, export};
 
@@ -38,28 +35,13 @@ fn is_harmless(format: Format, bytes: &[u8]) {
     }
 }
 
-/// The validator's words; a panic with them if it refuses.
-fn judge(format: Format, file: &Path) -> String {
-    let python = std::env::var_os("LAVA_TEST_VALIDATORS").unwrap_or_else(|| {
-        panic!(
-            "LAVA_TEST_VALIDATORS is not set: run `cargo xtask test`, or set it to what `cargo xtask validators` prints"
-        )
-    });
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/validators").join(format!("{}.py", format.name()));
-    let output = Command::new(python).arg(&script).arg(file).output().unwrap();
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{} of {}: {out}\n{err}", script.display(), file.display());
-    assert!(out.starts_with("valid: "), "{out}");
-    out.into_owned()
-}
-
 fn check(session: &Session, format: Format, scope: Scope) -> String {
     let bytes = exported(session, format, scope);
     assert_eq!(bytes, exported(session, format, scope), "{}: the same session, the same bytes", format.name());
     is_harmless(format, &bytes);
     let file = session.dir().join(format!("export.{}", format.extension()));
     std::fs::write(&file, &bytes).unwrap();
-    judge(format, &file)
+    common::judge(format.name(), &file)
 }
 
 fn each(format: Format) {
