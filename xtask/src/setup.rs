@@ -36,6 +36,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("chromium", "shows the console's page in tests"),
     ("python3-venv", "holds the validators of exports in tests"),
     ("graphviz", "judges exported graphs in tests"),
+    ("poppler-utils", "pdftotext judges exported reports in tests"),
 ];
 
 /// The package of QEMU, and where Debian 12 has a new enough one.

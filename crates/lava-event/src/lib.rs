@@ -15,6 +15,7 @@
 
 pub mod codec;
 mod decision;
+mod dump;
 mod event;
 mod finding;
 mod guest;
@@ -26,6 +27,7 @@ mod outlet;
 mod sentence;
 
 pub use decision::{Action, Decision};
+pub use dump::{MAX_DUMPS, memory_dumps};
 pub use event::{Backtrace, Event, Frame, Process, REGISTERS, Registers, Source};
 pub use finding::{Distance, EventSeq, Finding, Grade, Severity, Stage, Technique, Verdict};
 pub use guest::{Guest, GuestText};
@@ -34,6 +36,6 @@ pub use id::{ProcessKey, SessionId};
 pub use kind::Kind;
 pub use object::{
     Access, ApiArgument, Credentials, DiskRegion, FileId, FileType, GapCause, ImmutableArea, NetEndpoint, ProcessRef,
-    Protection, Protocol, Range, Writer,
+    Protection, Protocol, Range, Writer, dns_type,
 };
 pub use outlet::{Artifact, Outlet, Produced};

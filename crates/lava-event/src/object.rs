@@ -310,3 +310,22 @@ pub struct ApiArgument {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<GuestText>,
 }
+
+/// Name of a DNS record type (IANA); `TYPE123` as RFC 3597 writes an unknown one.
+#[must_use]
+pub fn dns_type(qtype: u16) -> String {
+    let known = [
+        (1, "A"),
+        (2, "NS"),
+        (5, "CNAME"),
+        (6, "SOA"),
+        (12, "PTR"),
+        (15, "MX"),
+        (16, "TXT"),
+        (28, "AAAA"),
+        (33, "SRV"),
+        (65, "HTTPS"),
+        (255, "ANY"),
+    ];
+    known.iter().find(|(n, _)| *n == qtype).map_or_else(|| format!("TYPE{qtype}"), |(_, name)| (*name).to_owned())
+}

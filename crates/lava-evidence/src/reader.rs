@@ -19,23 +19,22 @@ pub const MAX_LINE: usize = 4 << 20;
 /// The guest's disk, as differences: from the image to what the session found, and from there to what it left.
 pub const DISK: [&str; 2] = ["vda.before", "vda.after"];
 /// The files whose hashes stand in the manifest.
-pub(crate) const HASHED: [&str; 15] = [
-    "events.jsonl",
-    "chain.txt",
-    "findings.jsonl",
-    "trace.json",
-    "trace.svg",
-    "report.html",
-    "filesystem.json",
-    "traffic.pcapng",
-    "console.log",
-    "memory-1.elf",
-    "memory-2.elf",
-    "memory-3.elf",
-    "memory-4.elf",
-    DISK[0],
-    DISK[1],
-];
+pub(crate) fn hashed() -> impl Iterator<Item = String> {
+    const ALWAYS: [&str; 11] = [
+        "events.jsonl",
+        "chain.txt",
+        "findings.jsonl",
+        "trace.json",
+        "trace.svg",
+        "report.html",
+        "filesystem.json",
+        "traffic.pcapng",
+        "console.log",
+        DISK[0],
+        DISK[1],
+    ];
+    ALWAYS.into_iter().map(str::to_owned).chain(lava_event::memory_dumps())
+}
 
 /// A session: its folder, or its bundle, which is read without being unpacked.
 #[derive(Clone, Debug)]
@@ -287,15 +286,15 @@ impl Session {
 
     fn check_files(&self, check: &mut Check) -> Result<(), Error> {
         // Only names that we write: a manifest from elsewhere must not make us read elsewhere.
-        for name in HASHED {
-            let Some(known) = self.manifest.files.get(name) else { continue };
-            match self.place.hash(name) {
-                Ok(None) => check.add(name, None, "is missing", true),
+        for name in hashed() {
+            let Some(known) = self.manifest.files.get(&name) else { continue };
+            match self.place.hash(&name) {
+                Ok(None) => check.add(&name, None, "is missing", true),
                 Ok(Some(now)) if now != *known => {
-                    check.add(name, None, "is not as it was when the session was closed", true);
+                    check.add(&name, None, "is not as it was when the session was closed", true);
                 }
                 Ok(Some(_)) => {}
-                Err(error) => check.add(name, None, &error.to_string(), true),
+                Err(error) => check.add(&name, None, &error.to_string(), true),
             }
         }
         let mut artifacts = self.place.artifacts()?;

@@ -226,9 +226,9 @@ impl SessionWriter {
     }
 
     fn list_files(&mut self) -> Result<(), Error> {
-        for name in crate::reader::HASHED {
-            if let Some(hash) = Place::Folder(self.dir.clone()).hash(name)? {
-                self.manifest.files.insert(name.to_owned(), hash);
+        for name in crate::reader::hashed() {
+            if let Some(hash) = Place::Folder(self.dir.clone()).hash(&name)? {
+                self.manifest.files.insert(name, hash);
             }
         }
         Ok(())

@@ -5,7 +5,8 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use lava_evidence::{Error, MAX_LINE, Session, State, report, svg};
+use lava_event::{Event, GuestText, Kind, NetEndpoint, Produced, Protocol, Sha256, Source};
+use lava_evidence::{Error, MAX_LINE, Outcome, Session, State, report, svg};
 use tempfile::tempdir;
 
 fn change(session: &Session, file: &str, how: impl Fn(Vec<&str>) -> Vec<String>) {
@@ -157,6 +158,120 @@ fn the_report_fetches_nothing_and_escapes_everything() {
         .copied()
         .collect();
     assert!(levels.windows(2).all(|pair| pair[1] <= pair[0] + 1) && levels[0] == b'1', "{levels:?}");
+}
+
+/// What a task says to the simulated network, and a file it wrote; the name is the guest's.
+fn said(name: &GuestText) -> Vec<Kind> {
+    let end = |address: [u8; 4], port| NetEndpoint { address: address.into(), port };
+    let (origin, web) = (end([10, 77, 0, 15], 40_010), end([198, 18, 0, 5], 8443));
+    let hash = |bytes: &[u8]| Some(Sha256::of(bytes));
+    vec![
+        Kind::NetDns {
+            protocol: Protocol::Udp,
+            origin,
+            question: name.clone(),
+            qtype: 28,
+            addresses: vec![web.address],
+            frame: 1,
+        },
+        Kind::NetHttp {
+            origin,
+            destination: web,
+            tls: true,
+            method: "POST".into(),
+            host: name.clone(),
+            path: "/gate.php?id=7".into(),
+            user_agent: Some("beacon/1.0".into()),
+            content_type: None,
+            status: 200,
+            answer: "default".into(),
+            response_type: "text/html".into(),
+            request_bytes: 6,
+            request_sha256: hash(b"stolen"),
+            request_complete: true,
+            response_bytes: 0,
+            response_sha256: None,
+            frame: 2,
+        },
+        Kind::NetTls {
+            origin,
+            destination: web,
+            server_name: Some(name.clone()),
+            alpn: vec!["h2".into()],
+            version: "TLSv1.3".into(),
+            ja3: "e7d705a3286e19ea42f587b344ee6865".into(),
+            ja4: String::new(),
+            outcome: "established".into(),
+            frame: 3,
+        },
+        Kind::NetMail {
+            origin,
+            destination: end([198, 18, 0, 6], 25),
+            from: "bot@example.com".into(),
+            to: vec![name.clone()],
+            receivers: 70,
+            subject: Some("invoice".into()),
+            bytes: 2048,
+            sha256: hash(b"mail"),
+            complete: false,
+            frame: 4,
+        },
+        Kind::NetStream {
+            protocol: Protocol::Tcp,
+            origin,
+            destination: end([198, 18, 0, 7], 6667),
+            application: "irc".into(),
+            sent: 10,
+            received: 20,
+            sent_sha256: hash(b"NICK x"),
+            received_sha256: None,
+            complete: true,
+            ended: "guest".into(),
+            frame: 5,
+        },
+        Kind::FileContent {
+            path: name.clone(),
+            file: common::file(),
+            sha256: Sha256::of(b"dropped"),
+            kept: 7,
+            complete: true,
+        },
+    ]
+}
+
+#[test]
+fn the_report_lists_what_was_said_and_written() {
+    let root = tempdir().unwrap();
+    let mut writer = common::writer(root.path());
+    let evil = GuestText::from("c2.example<b>\u{202e}");
+    // Twice the same, and many others: equal ones are one row, and what does not fit is counted.
+    let mut kinds = said(&evil);
+    kinds.extend(said(&evil));
+    kinds.extend((0..500).flat_map(|n| said(&GuestText::from(format!("n{n}.example").as_str()))));
+    for (kind, seq) in kinds.into_iter().zip(14..) {
+        let event = Event { seq, ..Event::new(seq * 1_000_000, Source::Net, kind) };
+        writer.event(&Produced { event, artifacts: vec![] }).unwrap();
+    }
+    let session = writer.close(&common::trace(), Outcome { state: State::Closed, ..Outcome::default() }).unwrap();
+    let page = fs::read_to_string(session.dir().join("report.html")).unwrap();
+    let name = "c2.example&lt;b&gt;\\u{202e}";
+    for row in [
+        format!("<code>{name} (AAAA)</code></td><td>198.18.0.5</td><td class=\"n\">2×</td>"),
+        format!("<code>POST https://{name}:8443/gate.php?id=7</code>"),
+        "user agent: beacon/1.0".into(),
+        format!("sent 6 B, SHA-256 {}", Sha256::of(b"stolen")),
+        format!("<code>{name} at 198.18.0.5:8443</code>"),
+        "JA3 e7d705a3286e19ea42f587b344ee6865".into(),
+        format!("from bot@example.com to {name} and 69 more"),
+        format!("mail 2.0 KiB (kept: the first of it), SHA-256 {}", Sha256::of(b"mail")),
+        "irc with 198.18.0.7:6667 (Tcp)".into(),
+        format!("<code>{name}</code><small>7 B</small></td><td><code>{}</code>", Sha256::of(b"dropped")),
+        "and 101 more that did not fit".into(),
+    ] {
+        assert!(page.contains(&row), "{row}");
+    }
+    assert!(!page.contains("example<b>") && !page.contains('\u{202e}'));
+    assert!(page.len() < 4 << 20, "{}", page.len());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! Names and values are those of [`VERSION`]. What ECS has no field for stands in `labels.lava_*` and in `message`.
 
-use lava_event::{FileId, FileType, Finding, Kind, NetEndpoint, Process};
+use lava_event::{FileId, FileType, Finding, Kind, NetEndpoint, Process, dns_type};
 use serde_json::{Map, Value, json};
 
 use crate::clock::micros;
@@ -204,7 +204,7 @@ fn spoken(line: &mut Value, kind: &Kind) {
     match kind {
         Kind::NetDns { question, addresses, qtype, .. } => {
             line["dns"] = json!({
-                "question": {"name": text::name(question), "type": qtype_name(*qtype)}, "type": "answer", "resolved_ip": addresses,
+                "question": {"name": text::name(question), "type": dns_type(*qtype)}, "type": "answer", "resolved_ip": addresses,
             });
         }
         Kind::NetHttp {
@@ -255,24 +255,6 @@ fn spoken(line: &mut Value, kind: &Kind) {
         }
         _ => {}
     }
-}
-
-/// A record type's name (IANA); `TYPE123` as RFC 3597 writes an unknown one.
-pub(crate) fn qtype_name(qtype: u16) -> String {
-    let known = [
-        (1, "A"),
-        (2, "NS"),
-        (5, "CNAME"),
-        (6, "SOA"),
-        (12, "PTR"),
-        (15, "MX"),
-        (16, "TXT"),
-        (28, "AAAA"),
-        (33, "SRV"),
-        (65, "HTTPS"),
-        (255, "ANY"),
-    ];
-    known.iter().find(|(n, _)| *n == qtype).map_or_else(|| format!("TYPE{qtype}"), |(_, name)| (*name).to_owned())
 }
 
 /// `event.category` and `event.type`.

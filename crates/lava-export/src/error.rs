@@ -21,6 +21,26 @@ pub enum Error {
         /// What stands there.
         value: String,
     },
+    /// The graph as a picture.
+    #[error("cannot draw the graph: {0}; trace.svg in the session's folder has it")]
+    Picture(String),
+    /// A format that is not one of lines.
+    #[error("{0} is written when all was read: only ecs, ocsf, cef and syslog can be followed")]
+    NoLines(&'static str),
+    /// No address that lines could go to.
+    #[error("{0:?} is no address to send to: tcp://HOST:PORT, udp://HOST:PORT or unix:///PATH")]
+    Target(String),
+    /// The other end.
+    #[error("cannot send to {to}: {error}; what was sent before may have been read or not")]
+    Send {
+        /// Its address.
+        to: String,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A font that LAVA brings.
+    #[error("LAVA's own font can't be read: {0}; this is a fault of LAVA")]
+    Font(String),
 }
 
 impl From<serde_json::Error> for Error {

@@ -4,6 +4,8 @@
 //! line for each as it comes (`lines.rs`); formats of findings and of the graph write when all was read, from a summary of bounded
 //! size (`summary.rs`). One module for each format.
 //!
+//! [`Follower`] gives the lines of a session while it runs, and a [`Target`] takes them to a collector.
+//!
 //! [`pack()`] makes what defenders' tools load out of what findings rest on (`pack/`): rules, block lists, queries, steps.
 //!
 //! *Invariants:* the same session gives the same bytes: times are the session's, identifiers follow from what they name. Whatever a
@@ -19,6 +21,7 @@ mod drawing;
 mod ecs;
 mod error;
 mod facts;
+mod follow;
 mod ids;
 mod indicators;
 mod isf;
@@ -27,7 +30,10 @@ mod misp;
 mod navigator;
 mod ocsf;
 mod pack;
+mod pdf;
+mod picture;
 mod remedy;
+mod send;
 mod stix;
 mod summary;
 mod syslog;
@@ -40,9 +46,11 @@ use std::io::Write;
 use lava_evidence::Session;
 
 pub use error::Error;
+pub use follow::{Follower, Step};
 pub use isf::isf;
 pub use lines::Scope;
 pub use pack::{Pack, pack};
+pub use send::{Framing, Target};
 use summary::Summary;
 
 /// What was exported.
@@ -100,6 +108,8 @@ formats! {
     GraphMl "graphml" "graphml" "the graph as GraphML",
     Dot "dot" "dot" "the graph for Graphviz",
     Cytoscape "cytoscape" "cyjs" "the graph as Cytoscape.js JSON",
+    Png "png" "png" "the graph as a picture",
+    Pdf "pdf" "pdf" "the report on paper: verdict, kill chain, findings, timeline, network, files, decisions",
 }
 
 impl Format {
@@ -139,6 +149,8 @@ pub fn export(session: &Session, format: Format, scope: Scope, out: &mut dyn Wri
         Format::GraphMl => drawing::graphml(&summary, scope, out)?,
         Format::Dot => drawing::dot(&summary, scope, out)?,
         Format::Cytoscape => drawing::cytoscape(&summary, scope, out)?,
+        Format::Png => picture::png(&summary.trace, out)?,
+        Format::Pdf => pdf::write(session, &summary, out)?,
         Format::Ecs | Format::Ocsf | Format::Cef | Format::Syslog => {}
     }
     Ok(Exported { unreadable: summary.unreadable, left_out: summary.left_out })

@@ -69,25 +69,21 @@ pub(crate) fn write(
     out: &mut dyn Write,
 ) -> Result<Exported, Error> {
     let context = Context::of(session.manifest())?;
-    let walked = walk(session, |item| line(&context, lines, scope, &item, out))?;
+    let walked = walk(session, |item| {
+        if let Some(line) = line(&context, lines, scope, &item) {
+            writeln!(out, "{line}")?;
+        }
+        Ok(())
+    })?;
     Ok(Exported { unreadable: walked.unreadable, left_out: 0 })
 }
 
-/// Writes one event or finding, if it is wanted.
-pub(crate) fn line(
-    context: &Context,
-    lines: &dyn Lines,
-    scope: Scope,
-    item: &Item<'_>,
-    out: &mut dyn Write,
-) -> Result<(), Error> {
-    let line = match item {
-        Item::Event(seen) if scope.holds(seen) => lines.event(context, seen),
-        Item::Event(_) => return Ok(()),
-        Item::Finding(n, finding) => lines.finding(context, *n, finding),
-    };
-    writeln!(out, "{line}")?;
-    Ok(())
+/// The line of an event or a finding, without its end, if it is wanted.
+pub(crate) fn line(context: &Context, lines: &dyn Lines, scope: Scope, item: &Item<'_>) -> Option<String> {
+    match item {
+        Item::Event(seen) => scope.holds(seen).then(|| lines.event(context, seen)),
+        Item::Finding(n, finding) => Some(lines.finding(context, *n, finding)),
+    }
 }
 
 /// The last part of a path.

@@ -301,7 +301,7 @@ fn network(line: &mut Value, event: &Event, facts: &Facts<'_>) {
         let name = text::name(question);
         // A question that is no host name stands in the message alone.
         if is_domain(&name) {
-            line["query"] = json!({"hostname": name, "type": crate::ecs::qtype_name(*qtype)});
+            line["query"] = json!({"hostname": name, "type": lava_event::dns_type(*qtype)});
         }
         line["answers"] = addresses.iter().map(|address| json!({"rdata": address})).collect::<Vec<_>>().into();
     }

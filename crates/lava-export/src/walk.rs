@@ -49,7 +49,8 @@ pub(crate) struct Walked {
 
 /// Reads a session from its first event to its last.
 pub(crate) fn walk(session: &Session, mut see: impl FnMut(Item<'_>) -> Result<(), Error>) -> Result<Walked, Error> {
-    let mut walk = Walk::new(session.findings()?.into_iter().map(text::finding).collect());
+    let mut walk = Walk::new();
+    session.findings()?.into_iter().for_each(|finding| walk.add(finding));
     let mut unreadable = 0;
     for event in session.events()? {
         match event {
@@ -63,7 +64,7 @@ pub(crate) fn walk(session: &Session, mut see: impl FnMut(Item<'_>) -> Result<()
 }
 
 /// The state on the way.
-struct Walk {
+pub(crate) struct Walk {
     graph: Graph,
     findings: Vec<Finding>,
     of_event: BTreeMap<EventSeq, Vec<usize>>,
@@ -80,20 +81,29 @@ fn key(end: &NetEndpoint) -> Socket {
 }
 
 impl Walk {
-    fn new(findings: Vec<Finding>) -> Self {
-        let mut of_event: BTreeMap<EventSeq, Vec<usize>> = BTreeMap::new();
-        for (n, finding) in findings.iter().enumerate() {
-            for &seq in &finding.events {
-                of_event.entry(seq).or_default().push(n);
-            }
-        }
-        let mut due: Vec<usize> = (0..findings.len()).collect();
-        // The next one is taken from the end.
-        due.sort_by_key(|&n| std::cmp::Reverse((last(&findings[n]), n)));
-        Self { graph: Graph::new(), findings, of_event, due, owners: BTreeMap::new() }
+    pub(crate) fn new() -> Self {
+        let (findings, due) = (Vec::new(), Vec::new());
+        Self { graph: Graph::new(), findings, of_event: BTreeMap::new(), due, owners: BTreeMap::new() }
     }
 
-    fn event(&mut self, event: &Event, see: &mut impl FnMut(Item<'_>) -> Result<(), Error>) -> Result<(), Error> {
+    /// Takes a finding, which is shown when its last event was.
+    pub(crate) fn add(&mut self, finding: Finding) {
+        let n = self.findings.len();
+        for &seq in &finding.events {
+            self.of_event.entry(seq).or_default().push(n);
+        }
+        self.findings.push(text::finding(finding));
+        // The next one is taken from the end.
+        let key = |&n: &usize| (last(&self.findings[n]), n);
+        let at = self.due.partition_point(|each| key(each) > key(&n));
+        self.due.insert(at, n);
+    }
+
+    pub(crate) fn event(
+        &mut self,
+        event: &Event,
+        see: &mut impl FnMut(Item<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         self.graph.apply(event);
         let actor = self.actor(event);
         let tainted = actor.is_some_and(|process| self.graph.is_tainted(process));
@@ -103,7 +113,11 @@ impl Walk {
     }
 
     /// The findings that rest on nothing later than `seq`.
-    fn rest(&mut self, seq: EventSeq, see: &mut impl FnMut(Item<'_>) -> Result<(), Error>) -> Result<(), Error> {
+    pub(crate) fn rest(
+        &mut self,
+        seq: EventSeq,
+        see: &mut impl FnMut(Item<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         while let Some(&n) = self.due.last() {
             let finding = &self.findings[n];
             if last(finding) > seq {

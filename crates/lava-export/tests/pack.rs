@@ -86,7 +86,7 @@ fn sigma(pack: &Path, events: &[Event]) -> Vec<Finding> {
     let mut rules = RuleSet::new();
     for entry in fs::read_dir(pack.join("sigma")).unwrap() {
         for outcome in rules.add(&fs::read_to_string(entry.unwrap().path()).unwrap()) {
-            assert_eq!(outcome.result, Ok(()));
+            assert_eq!(outcome.result, Ok(Vec::new()));
         }
     }
     let mut analysis = Analysis::with_detector(Detector::with_rules(rules));

@@ -2,10 +2,12 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use lava_export::{Format, Scope};
+use lava_evidence::Session;
+use lava_export::{Follower, Format, Framing, Scope, Step, Target};
 
 use crate::{output, show};
 
@@ -23,10 +25,25 @@ pub struct Export {
     /// The file to write, instead of standard output. It is there when it is whole, or not at all.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Give lines as the session writes them, until it ends. Goes with ecs, ocsf, cef and syslog.
+    #[arg(long, conflicts_with = "out")]
+    follow: bool,
+    /// Where the lines go, instead of standard output: tcp://HOST:PORT, udp://HOST:PORT or unix:///PATH.
+    #[arg(long, value_name = "ADDRESS", requires = "follow")]
+    to: Option<String>,
+    /// How lines are told apart in a stream: each with its length in front (RFC 6587; syslog, if not given), or a line feed behind each.
+    #[arg(long, value_parser = framing(), requires = "to")]
+    framing: Option<Framing>,
+    /// Seconds that a line may wait for the other end to come back, before it is given up.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "to")]
+    patience: u64,
     /// Folder of sessions, if not the usual one.
     #[arg(long, value_name = "DIR")]
     sessions: Option<PathBuf>,
 }
+
+/// How long after the last look it is looked again whether the session wrote more.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Reads a format's name, for clap.
 fn format() -> impl TypedValueParser<Value = Format> {
@@ -34,19 +51,60 @@ fn format() -> impl TypedValueParser<Value = Format> {
     PossibleValuesParser::new(values).try_map(|name| Format::named(&name).ok_or("there is no such format"))
 }
 
+/// Reads a framing's name, for clap.
+fn framing() -> impl TypedValueParser<Value = Framing> {
+    PossibleValuesParser::new(["octets", "newline"])
+        .map(|name| if name == "octets" { Framing::Octets } else { Framing::Newline })
+}
+
 impl Export {
     /// Writes it, and says what it could not.
     pub fn run(&self) -> Result<()> {
         let session = show::find(&self.session, self.sessions.as_deref())?;
         let scope = if self.all { Scope::All } else { Scope::Task };
+        if self.follow {
+            return self.follow(&session, scope);
+        }
         let write = |out: &mut dyn Write| Ok(lava_export::export(&session, self.format, scope, out)?);
         let exported = output::write(self.out.as_deref(), write)?;
         if exported.left_out > 0 {
             eprintln!("lava: {} mentions of things did not fit and are only in the event log", exported.left_out);
         }
-        if exported.unreadable > 0 {
-            bail!("{} line(s) of the log could not be read: `lava verify` tells more", exported.unreadable);
-        }
-        Ok(())
+        readable(exported.unreadable)
     }
+
+    fn follow(&self, session: &Session, scope: Scope) -> Result<()> {
+        let mut follower = Follower::open(session, self.format, scope)?;
+        let Some(address) = &self.to else {
+            let mut out = std::io::stdout().lock();
+            every(&mut follower, |line| Ok(writeln!(out, "{line}")?))?;
+            return readable(follower.unreadable);
+        };
+        let framing = self.framing.unwrap_or(Framing::of(self.format));
+        let mut target = Target::new(address, framing, Duration::from_secs(self.patience))?;
+        every(&mut follower, |line| target.send(line))?;
+        if target.too_long > 0 {
+            eprintln!(
+                "lava: {} line(s) were longer than a datagram can be, and are only in the event log",
+                target.too_long
+            );
+        }
+        target.finish()?;
+        readable(follower.unreadable)
+    }
+}
+
+/// Has every line taken until the session has ended.
+fn every(follower: &mut Follower<'_>, mut take: impl FnMut(&str) -> Result<(), lava_export::Error>) -> Result<()> {
+    while follower.step(&mut take)? == Step::Waiting {
+        std::thread::sleep(LOOK);
+    }
+    Ok(())
+}
+
+fn readable(unreadable: u64) -> Result<()> {
+    if unreadable > 0 {
+        bail!("{unreadable} line(s) of the log could not be read: `lava verify` tells more");
+    }
+    Ok(())
 }

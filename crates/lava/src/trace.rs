@@ -190,12 +190,14 @@ fn text(trace: &Trace, out: &mut impl Write) -> std::io::Result<()> {
     Ok(())
 }
 
-/// `3 times, 96 bytes; observed; events 4, 5, 9`
+/// `3 times, 96 bytes; observed; events 4, 5, 9`; what was once says `once`.
 fn tally(edge: &TraceEdge) -> String {
     let bytes = if edge.bytes > 0 { format!(", {} bytes", edge.bytes) } else { String::new() };
     let events: Vec<String> = edge.events.iter().map(ToString::to_string).collect();
     let decision = edge.decision.as_ref().map(|d| format!("; {}: {}", d.action, shown(&d.outcome))).unwrap_or_default();
-    format!("{} times{bytes}; {}; events {}{decision}", edge.count, edge.grade, events.join(", "))
+    let times = if edge.count == 1 { "once".to_owned() } else { format!("{} times", edge.count) };
+    let what = if events.len() == 1 { "event" } else { "events" };
+    format!("{times}{bytes}; {}; {what} {}{decision}", edge.grade, events.join(", "))
 }
 
 /// Graphviz. In a quoted string of its language only the quote and the backslash mean something.

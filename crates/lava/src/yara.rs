@@ -184,14 +184,14 @@ impl Options {
 
     fn memory(&self, session: &Session, rules: &Rules, out: &mut dyn Write) -> Result<usize> {
         let (mut dumps, mut found) = (0, 0);
-        for number in 1.. {
-            let path = session.dir().join(format!("memory-{number}.elf"));
+        for name in lava_event::memory_dumps() {
+            let path = session.dir().join(&name);
             let Ok(file) = File::open(&path) else { break };
             dumps += 1;
             let matches = lava_yara::scan_memory(rules, file, MEMORY);
             for each in matches.map_err(|why| anyhow::anyhow!("{}: {why}", path.display()))? {
                 found += 1;
-                writeln!(out, "memory-{number}.elf matches the YARA rule {}", each.rule)?;
+                writeln!(out, "{name} matches the YARA rule {}", each.rule)?;
                 for (pattern, at, length) in each.places {
                     writeln!(out, "       {pattern} at byte {at:#x}, {length} bytes")?;
                 }

@@ -74,7 +74,7 @@ fn written(app: &App, id: &str, format: Format, scope: Scope) -> Answer<File> {
     let exported = lava_export::export(&session, format, scope, &mut out).map_err(|error| match error {
         lava_export::Error::Session(error) => error.into(),
         error @ lava_export::Error::Time { .. } => ApiError::conflict(error.to_string()),
-        lava_export::Error::Write(error) => ApiError::internal(error),
+        error => ApiError::internal(error),
     })?;
     if exported.unreadable > 0 {
         let what =

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lava_event::{Event, Kind, ProcessKey};
 use lava_graph::Trace;
 
+use super::network::Talk;
 use crate::{Error, Session};
 
 /// Events shown with their content.
@@ -37,6 +38,8 @@ pub(super) struct Collected {
     pub(super) processes: BTreeMap<ProcessKey, Proc>,
     pub(super) connections: BTreeMap<String, Connection>,
     pub(super) more_connections: u64,
+    /// What was said over the network, and contents of files.
+    pub(super) talk: Talk,
     /// Gaps, broken lines, a torn end: what must be said.
     pub(super) faults: Vec<String>,
     pub(super) more_faults: u64,
@@ -74,6 +77,7 @@ impl Collected {
     fn take(&mut self, event: Event, wanted: &BTreeSet<u64>) {
         self.total += 1;
         self.process(&event);
+        self.talk.take(&event);
         let mut keep = wanted.contains(&event.seq);
         match &event.kind {
             Kind::NetConnect { protocol, destination: Some(to), .. } => {

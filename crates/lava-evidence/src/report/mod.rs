@@ -4,11 +4,13 @@
 //! no request. What came from the guest passes [`crate::text`] (nothing invisible, nothing that turns the reading
 //! direction, bounded) and then maud's escaping.
 //!
-//! *Limits:* bounded to some 2,000 events, 400 destinations and 300 processes; it says what it leaves out.
+//! *Limits:* bounded to some 2,000 events, 400 destinations, 300 processes, and 400 rows of names, requests, files...; it says what it
+//! leaves out.
 
 mod collect;
 mod evidence;
 mod hex;
+mod network;
 mod sections;
 
 use lava_event::Stage;
@@ -52,6 +54,7 @@ pub fn render(session: &Session, trace: &Trace) -> Result<String, Error> {
                     (evidence::nodes(trace, &all))
                     (sections::processes(&all))
                     (sections::connections(&all))
+                    (all.talk.files())
                     (evidence::artifacts(session)?)
                     (sections::facts(session))
                 }

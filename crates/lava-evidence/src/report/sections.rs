@@ -28,7 +28,7 @@ pub(super) fn header(session: &Session, trace: &Trace) -> Markup {
             p { (reached) " of 5 stages of the kill chain reached, " (trace.findings.len()) " finding(s), " (trace.decisions.len()) " decision(s) of the policy." }
             p.mut { "SHA-256 " code { (m.task.sha256) } " · " (size(m.task.size)) " · opened " (line(&m.started, 60)) " with profile " (line(&m.profile, 60)) " · session " code { (m.session) } }
             nav aria-label="Sections" { ul {
-                @for (id, name) in [("chain", "Kill chain"), ("graph", "Graph"), ("decisions", "Decisions"), ("time", "Timeline"), ("nodes", "Evidence"), ("procs", "Processes"), ("net", "Connections"), ("artifacts", "Artifacts"), ("facts", "Session")] {
+                @for (id, name) in [("chain", "Kill chain"), ("graph", "Graph"), ("decisions", "Decisions"), ("time", "Timeline"), ("nodes", "Evidence"), ("procs", "Processes"), ("net", "Network"), ("files", "Files"), ("artifacts", "Artifacts"), ("facts", "Session")] {
                     li { a href={ "#" (id) } { (name) } }
                 }
             } }
@@ -165,7 +165,8 @@ pub(super) fn processes(all: &Collected) -> Markup {
 pub(super) fn connections(all: &Collected) -> Markup {
     html! {
         section aria-labelledby="net" {
-            h2 #net { "Connections" }
+            h2 #net { "Network" }
+            h3 { "Connections" }
             @if all.connections.is_empty() { p { "None were seen." } } @else {
                 div.scroll tabindex="0" role="region" aria-label="Connections" { table {
                     thead { tr { th scope="col" { "To" } th scope="col" { "Seen" } th scope="col" { "First" } th scope="col" { "By" } th scope="col" { "Our network" } } }
@@ -176,6 +177,7 @@ pub(super) fn connections(all: &Collected) -> Markup {
                 } }
                 @if all.more_connections > 0 { p { "and " (all.more_connections) " more attempts to other destinations" } }
             }
+            (all.talk.network())
         }
     }
 }

@@ -14,6 +14,8 @@ pub(super) const W: i64 = 212;
 pub(super) const H: i64 = 62;
 const GAP_X: i64 = 26;
 const GAP_Y: i64 = 66;
+/// From one row to the next.
+pub(super) const ROW_STEP: i64 = H + GAP_Y;
 const THIN: i64 = 18;
 
 /// The result: top left corners, and for each edge its points (pairs of a leg's start and end).
@@ -223,7 +225,7 @@ fn finish(grid: &Grid, x: &[i64], n: usize, edges: &[(usize, usize)], turned: &[
     let right = (0..x.len()).map(|i| x[i] + grid.width[i] / 2).max().unwrap_or(0) + margin;
     let mut y = vec![0; x.len()];
     for (i, row) in grid.rows.iter().enumerate() {
-        row.iter().for_each(|&at| y[at] = margin + i64::try_from(i).unwrap_or(0) * (H + GAP_Y));
+        row.iter().for_each(|&at| y[at] = margin + i64::try_from(i).unwrap_or(0) * ROW_STEP);
     }
     // Ports: edges of one side spread out in the order of where they lead.
     let mut sides: BTreeMap<(usize, bool), Vec<(i64, usize)>> = BTreeMap::new();

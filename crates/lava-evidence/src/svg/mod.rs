@@ -21,17 +21,45 @@ use layout::{H, Placed, W};
 /// Nodes drawn at most; a trace has fewer.
 pub const MAX_DRAWN: usize = 120;
 const LEGEND: i64 = 64;
+/// From one row of boxes to the next, points.
+pub const ROW: i64 = layout::ROW_STEP;
+
+const NAMESPACE: &str = " xmlns=\"http://www.w3.org/2000/svg\"";
+const STYLE: &str = include_str!("style.css");
 
 /// The trace as an SVG file.
 #[must_use]
 pub fn render(trace: &Trace) -> String {
-    draw(trace, " xmlns=\"http://www.w3.org/2000/svg\"")
+    draw(trace, NAMESPACE, STYLE)
 }
 
 /// The trace as an `svg` element inside HTML.
 #[must_use]
 pub fn inline(trace: &Trace) -> String {
-    draw(trace, "")
+    draw(trace, "", STYLE)
+}
+
+/// The trace as an SVG file of light colours, for programs that know neither custom properties of CSS nor media queries.
+#[must_use]
+pub fn light(trace: &Trace) -> String {
+    draw(trace, NAMESPACE, &light_style())
+}
+
+/// The style with its first rule's colours in place. What is inherited as `--c` is so as `color`.
+fn light_style() -> String {
+    let mut rules = STYLE.lines().filter(|line| !line.starts_with('@'));
+    let first = rules.next().unwrap_or_default();
+    let inner = first.split_once('{').map_or("", |(_, rest)| rest.trim_end_matches('}'));
+    let (colours, others): (Vec<&str>, Vec<&str>) = inner.split(';').partition(|each| each.starts_with("--"));
+    let others = others.join(";");
+    let mut style = format!(".lg{{color:var(--line);{others}}}\n{}", rules.collect::<Vec<_>>().join("\n"));
+    for (from, to) in [("var(--c,var(--line))", "currentColor"), ("var(--c)", "currentColor"), ("{--c:", "{color:")] {
+        style = style.replace(from, to);
+    }
+    for (name, value) in colours.iter().filter_map(|each| each.split_once(':')) {
+        style = style.replace(&format!("var({name})"), value);
+    }
+    style
 }
 
 /// Several edges drawn as one.
@@ -64,7 +92,7 @@ impl Wire<'_> {
     }
 }
 
-fn draw(trace: &Trace, namespace: &str) -> String {
+fn draw(trace: &Trace, namespace: &str, style: &str) -> String {
     let nodes = &trace.nodes[..trace.nodes.len().min(MAX_DRAWN)];
     let wires = wires(nodes, &trace.edges);
     let placed = layout::place(nodes.len(), &causes(&wires));
@@ -75,8 +103,7 @@ fn draw(trace: &Trace, namespace: &str) -> String {
     let title = format!("Trace of the task: {} nodes, {} edges, verdict {}", nodes.len(), wires.len(), trace.verdict);
     let _ = write!(
         out,
-        "<svg{namespace} class=\"lg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" role=\"img\" aria-label=\"{title}\">\n<title>{title}</title>\n<style>{}</style>\n<rect class=\"bg\" width=\"{width}\" height=\"{height}\"/>\n<g transform=\"translate({shift} 0)\">\n",
-        include_str!("style.css")
+        "<svg{namespace} class=\"lg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" role=\"img\" aria-label=\"{title}\">\n<title>{title}</title>\n<style>{style}</style>\n<rect class=\"bg\" width=\"{width}\" height=\"{height}\"/>\n<g transform=\"translate({shift} 0)\">\n"
     );
     let mut taken: Vec<(i64, i64, i64)> = Vec::new();
     let mut labels = String::new();
@@ -283,4 +310,16 @@ fn legend(out: &mut String, top: i64, left_out: usize) {
         let _ = write!(out, "<text class=\"vb\" x=\"0\" y=\"56\">{left_out} more nodes are not drawn</text>");
     }
     out.push_str("</g>\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_light_style_needs_no_variables() {
+        let style = light_style();
+        assert!(!style.contains("--") && !style.contains("var(") && !style.contains('@'), "{style}");
+        assert!(style.contains(".lg .g3{color:#b4123c}") && style.contains("stroke:currentColor"), "{style}");
+    }
 }

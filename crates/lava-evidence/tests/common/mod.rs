@@ -12,7 +12,7 @@ fn process(pid: u32, ppid: u32, comm: &str, exe: &str, uid: u32) -> Process {
     Process { pid, tid: pid, start_ns: u64::from(pid), ppid, uid, comm: comm.into(), exe: exe.into() }
 }
 
-fn file() -> FileId {
+pub fn file() -> FileId {
     FileId { device: (254, 1), inode: 9, mode: 0o100_644, uid: 1000, gid: 1000, size: 5, node: None }
 }
 

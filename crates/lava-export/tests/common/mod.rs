@@ -11,6 +11,22 @@ use log::{Log, TASK, file, text};
 
 const DROPPER: &str = "/tmp/.x/dropper";
 
+/// The validator's words; a panic with them if it refuses.
+#[allow(dead_code)]
+pub fn judge(validator: &str, file: &std::path::Path) -> String {
+    let python = std::env::var_os("LAVA_TEST_VALIDATORS").unwrap_or_else(|| {
+        panic!(
+            "LAVA_TEST_VALIDATORS is not set: run `cargo xtask test`, or set it to what `cargo xtask validators` prints"
+        )
+    });
+    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/validators/{validator}.py"));
+    let output = std::process::Command::new(python).arg(&script).arg(file).output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{} of {}: {out}\n{err}", script.display(), file.display());
+    assert!(out.starts_with("valid: "), "{out}");
+    out.into_owned()
+}
+
 /// Writes the log as a live session does, with what the detectors say of it.
 pub fn record(name: &str, events: &[Event]) -> (tempfile::TempDir, Session) {
     record_kept(name, events, &[])
@@ -285,6 +301,7 @@ pub fn evil_names() -> Vec<GuestText> {
         "'; DROP TABLE x; --",
         "\\u0000 \\x41 \\",
         "-- x.",
+        "\u{6587}\u{6863} \u{5d0}\u{5d1} \u{627}\u{644} \u{1f600} e\u{301} \u{e0041}.exe",
         "",
         " ",
         long.as_str(),

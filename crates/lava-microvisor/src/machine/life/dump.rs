@@ -9,25 +9,19 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::Instant;
 
+use lava_event::{MAX_DUMPS, memory_dumps};
+
 use super::Life;
 use crate::qmp::QmpError;
-
-/// Dumps kept of one session: each is as large as the guest's memory.
-const MAX_DUMPS: usize = 4;
-
-/// The name of one, in the session's folder. `lava-evidence` knows them, and hashes them when the session is closed.
-fn name(number: usize) -> String {
-    format!("memory-{number}.elf")
-}
 
 impl Life {
     /// Writes the memory into the session's folder; returns the file's name and size.
     pub(super) fn dump(&mut self) -> Result<String, QmpError> {
         let refused = |why: String| QmpError::Refused { command: "dump".to_owned(), why };
-        if self.dumps >= MAX_DUMPS {
+        let Some(name) = memory_dumps().nth(self.dumps) else {
             return Err(refused(format!("{MAX_DUMPS} dumps are kept of a session, and there are as many")));
-        }
-        let (name, folder) = (name(self.dumps + 1), self.machine.session_dir.clone());
+        };
+        let folder = self.machine.session_dir.clone();
         let (path, part) = (folder.join(&name), folder.join(format!("{name}.part")));
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part);
         let file = file.map_err(|error| refused(format!("cannot create {}: {error}", part.display())))?;
