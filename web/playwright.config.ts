@@ -12,6 +12,7 @@ export default defineConfig({
     ...(process.env['LAVA_PROGRAM'] ? [] : ['server.spec.ts']),
     ...(process.env['LAVA_PROGRAM'] && process.env['LAVA_SCENARIOS'] ? [] : ['vm.spec.ts']),
     ...(process.env['LAVA_PICTURES'] ? [] : ['pictures.spec.ts']),
+    ...(process.env['LAVA_BENCH'] ? [] : ['bench.spec.ts']),
   ],
   fullyParallel: false,
   workers: 1,

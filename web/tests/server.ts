@@ -8,15 +8,24 @@ import { join } from 'node:path';
 export const PROGRAM = process.env['LAVA_PROGRAM'] ?? '';
 
 export class Server {
-  readonly sessions = mkdtempSync(join(tmpdir(), 'lava-web-'));
+  readonly sessions: string;
   /** The one-time link that it printed. */
   link = '';
   private process: ChildProcess | undefined;
+
+  /** Over sessions of its own that go with it, or over these. */
+  constructor(private readonly given?: string) {
+    this.sessions = given ?? mkdtempSync(join(tmpdir(), 'lava-web-'));
+  }
 
   async start(): Promise<void> {
     const started = spawn(PROGRAM, ['serve', '--listen', '127.0.0.1:0', '--sessions', this.sessions], { stdio: ['ignore', 'pipe', 'pipe'] });
     this.process = started;
     this.link = await printed(started);
+  }
+
+  get pid(): number {
+    return this.process?.pid ?? 0;
   }
 
   get origin(): string {
@@ -30,8 +39,14 @@ export class Server {
 
   stop(): void {
     this.process?.kill();
-    rmSync(this.sessions, { recursive: true, force: true });
+    if (this.given === undefined) rmSync(this.sessions, { recursive: true, force: true });
   }
+}
+
+/** A new session's id: a ULID, whose first digit is at most 7. */
+export function newId(): string {
+  const digits = '0123456789ABCDEFGHJKMNPQRSTVWXYZ';
+  return `0${Array.from({ length: 25 }, () => digits[Math.floor(Math.random() * 32)]).join('')}`;
 }
 
 function printed(from: ChildProcess): Promise<string> {

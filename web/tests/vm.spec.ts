@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 import type { Page } from '@playwright/test';
 
 import { expect, places, test } from './page';
-import { PROGRAM, Server } from './server';
+import { newId, PROGRAM, Server } from './server';
 
 const SCENARIOS = process.env['LAVA_SCENARIOS'] ?? '';
 const DRIVE_BY = fileURLToPath(new URL('../../scenarios/drive-by', import.meta.url));
@@ -45,12 +45,6 @@ test.afterEach(async () => {
   run = undefined;
   server.stop();
 });
-
-/** A new session's id: a ULID, whose first digit is at most 7. */
-function newId(): string {
-  const digits = '0123456789ABCDEFGHJKMNPQRSTVWXYZ';
-  return `0${Array.from({ length: 25 }, () => digits[Math.floor(Math.random() * 32)]).join('')}`;
-}
 
 async function get<T>(page: Page, path: string): Promise<T> {
   const answer = await page.request.get(`${server.origin}${path}`);
@@ -126,9 +120,24 @@ test('a drive-by download: it grows, waits, is gone back in, is denied, and leav
   await expect(page.getByRole('region', { name: 'Verdict' })).toContainText('malicious');
   await expect(page.getByText('5 of 5 stages')).toBeVisible();
   await expect(page.getByRole('region', { name: 'Inspector' })).toContainText('Unchanged');
+  await unfolds(page);
   await stopped(page, api, id);
   await downloads(page, id);
 });
+
+/** A fold that is opened gives way to what it held, the whole graph can be had, and all goes back. */
+async function unfolds(page: Page): Promise<void> {
+  const before = await places(page);
+  await page.getByRole('button', { name: /files? for reading/ }).first().click();
+  await page.getByRole('region', { name: 'Inspector' }).getByRole('button', { name: /^Unfold/ }).click();
+  await expect.poll(async () => Object.keys(await places(page)).length).toBeGreaterThan(Object.keys(before).length);
+  const now = await places(page);
+  for (const [id, place] of Object.entries(before)) if (id in now) expect(now[id], `${id} keeps its place`).toBe(place);
+  await page.reload();
+  await expect.poll(async () => Object.keys(await places(page)).sort()).toEqual(Object.keys(now).sort());
+  await page.getByRole('button', { name: 'Fold again' }).click();
+  await expect.poll(async () => Object.keys(await places(page)).sort()).toEqual(Object.keys(before).sort());
+}
 
 /** What the planted sector would say after the restart, and what the attack exits with when it is refused, stand in the story. */
 async function stopped(page: Page, api: string, id: string): Promise<void> {

@@ -6,6 +6,9 @@
 //!   after the other; the medians of the rounds' ratios count.
 //! * What each hook costs, and events per second, of one run with `costs=on` that is not measured otherwise.
 //! * Wall time from `lava run` to the task's first instruction.
+//! * With `--console` instead: from an event in the guest to pixels in a browser, a session of a million events, fifty viewers
+//!   (`web/tests/bench.spec.ts`).
+//! * With `--many` instead: memory of twenty idle clones, ten attacks at once (`bench/many.rs`).
 //! * With `--analysis` instead: events per second through graph, detectors and policy.
 //!
 //! The table goes to standard output, everything to `target/bench.json`. Each workload runs once unmeasured before it is measured,
@@ -15,6 +18,7 @@
 //! workload's exit does not count against it.
 
 mod guest;
+mod many;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -24,7 +28,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use crate::{build, setup, shell};
+use crate::{build, setup, shell, web};
 use guest::{Guest, Places, Watcher};
 
 /// (name, what runs in the guest)
@@ -65,6 +69,35 @@ pub fn analysis(session: Option<&Path>) -> Result<()> {
     let status = bench.status().context("cargo bench")?;
     anyhow::ensure!(status.success(), "the analysis could not be measured: cargo bench gave {status}");
     Ok(())
+}
+
+/// A figure that was measured in the browser.
+#[derive(serde::Deserialize)]
+struct Figure {
+    figure: String,
+    value: String,
+}
+
+/// The console in a browser, while micro-VMs run: prints a Markdown table. The long session is kept in `target/bench-console`.
+pub fn console() -> Result<()> {
+    setup::run()?;
+    let programs = build::lava()?;
+    build::image()?;
+    let said = web::bench(&programs, &shell::target().join("bench-console"))?;
+    println!("| figure | measured |\n|---|---|");
+    for line in said.lines().filter(|line| line.starts_with("{\"figure\"")) {
+        let Figure { figure, value } = serde_json::from_str(line).with_context(|| line.to_owned())?;
+        println!("| {figure} | {value} |");
+    }
+    Ok(())
+}
+
+/// Many micro-VMs at a time.
+pub fn many() -> Result<()> {
+    setup::run()?;
+    let programs = build::lava()?;
+    build::image()?;
+    many::run(&programs, &build::scenarios()?)
 }
 
 /// Measures everything and prints a Markdown table.

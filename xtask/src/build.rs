@@ -9,8 +9,18 @@ use crate::{shell, web};
 
 /// LAVA, release, with the console's page in it. Returns the folder with `lava` and `liblava_tap.so`.
 pub fn lava() -> Result<PathBuf> {
+    programs(&["-p", "lava", "-p", "lava-tap"])
+}
+
+/// The same, with the tests. Built together they share the crates they rest on; one after the other cargo would compile half of these
+/// twice, because tests ask for other features of them.
+pub fn lava_with_tests() -> Result<PathBuf> {
+    programs(&["--workspace", "--lib", "--bins", "--tests"])
+}
+
+fn programs(what: &[&str]) -> Result<PathBuf> {
     web::build()?;
-    let arguments = ["build", "--release", "--locked", "-p", "lava", "-p", "lava-tap"];
+    let arguments = ["build", "--release", "--locked"].iter().chain(what);
     shell::run("build lava and the tap", shell::command("cargo", arguments))?;
     Ok(shell::target().join("release"))
 }

@@ -56,6 +56,12 @@ enum Command {
         /// With --analysis: a recorded session's folder, that is played over and over too.
         #[arg(long, value_name = "DIR", requires = "analysis")]
         session: Option<std::path::PathBuf>,
+        /// Instead, only the console: event to pixels in a browser, a session of a million events, fifty viewers.
+        #[arg(long, conflicts_with = "analysis")]
+        console: bool,
+        /// Instead, only many micro-VMs at a time: memory of twenty idle ones, ten attacks at once.
+        #[arg(long, conflicts_with_all = ["analysis", "console"])]
+        many: bool,
     },
     /// Play tasks that were not written for LAVA's detectors, and see what these say.
     #[command(subcommand)]
@@ -80,6 +86,8 @@ fn main() -> ExitCode {
         Command::Test => test::run(),
         Command::Deps => deps::run(),
         Command::Bench { analysis: true, session, .. } => bench::analysis(session.as_deref()),
+        Command::Bench { console: true, .. } => bench::console(),
+        Command::Bench { many: true, .. } => bench::many(),
         Command::Bench { rounds, .. } => bench::run(rounds),
         Command::Evaluate(what) => evaluate::run(&what),
         Command::Fuzz { seconds } => fuzz::run(seconds),

@@ -27,7 +27,7 @@ pub fn run() -> Result<()> {
     }
     web::check()?;
     fuzz::run(FUZZ)?;
-    let programs = build::lava()?;
+    let programs = build::lava_with_tests()?;
     let image = build::image()?;
     let scenarios = build::scenarios()?;
     build::watcher(&image)?;

@@ -43,6 +43,17 @@ pub fn test(programs: &Path, scenarios: &Path) -> Result<()> {
     shell::run("the console's page in a browser", tests)
 }
 
+/// Measures the page in a browser: lines of JSON, each with a figure's name and its value. What takes long to make is kept in `kept`.
+pub fn bench(programs: &Path, kept: &Path) -> Result<String> {
+    build()?;
+    packages()?;
+    std::fs::create_dir_all(kept).with_context(|| kept.display().to_string())?;
+    let mut bench = shell::command("npx", ["playwright", "test", "bench"]);
+    bench.current_dir(folder()).stdin(std::process::Stdio::null());
+    bench.env("LAVA_PROGRAM", programs.join("lava")).env("LAVA_SHARE", shell::root()).env("LAVA_BENCH", kept);
+    shell::output(bench)
+}
+
 fn folder() -> PathBuf {
     shell::root().join("web")
 }

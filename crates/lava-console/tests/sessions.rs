@@ -45,6 +45,26 @@ fn a_recorded_session_is_told_as_it_was_written() {
     assert_eq!((&early["until"], &early["verdict"]), (&json!(3), &json!("clean")));
     assert!(early["trace"]["nodes"].as_array().unwrap().len() < trace["nodes"].as_array().unwrap().len());
 
+    // A fold that is opened gives way to what it held; the whole graph has no folds, and an unknown one changes nothing.
+    let folded = |answer: &Value| -> Vec<String> {
+        let nodes = answer["trace"]["nodes"].as_array().unwrap().iter();
+        nodes
+            .filter(|node| node["folded"].as_u64() > Some(0))
+            .map(|node| node["id"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let count = |answer: &Value| answer["trace"]["nodes"].as_array().unwrap().len();
+    let fold = &folded(&rebuilt)[0];
+    let opened = console.get(&format!("{base}/trace?unfold={fold}"));
+    assert!(!folded(&opened).contains(fold) && count(&opened) > count(&rebuilt));
+    assert_eq!(console.get(&format!("{base}/trace?unfold=n1.nothing"))["trace"], trace);
+    let whole = console.get(&format!("{base}/trace?full=true"));
+    assert_eq!((count(&whole) as u64, folded(&whole)), (trace["graph_nodes"].as_u64().unwrap(), vec![]));
+    let many: Vec<String> = (0..65).map(|n| format!("n{n}.reads")).collect();
+    let refused =
+        console.ask(Role::Viewer, Method::GET, &format!("{base}/trace?unfold={}", many.join(","))).send().unwrap();
+    assert_eq!(refused.status(), 400);
+
     let findings = console.get(&format!("{base}/findings"));
     let titles = |list: &Value| list.as_array().unwrap().iter().map(|f| f["title"].clone()).collect::<Vec<_>>();
     assert_eq!(titles(&findings["findings"]), titles(&trace["findings"]));

@@ -43,6 +43,11 @@ pub enum Command {
     Screen,
     /// The guest's memory, into the session's folder: replied is the file's name and size.
     Dump,
+    /// Kill one process of the guest, with all its threads.
+    Kill {
+        /// Its number, as events tell it.
+        pid: u32,
+    },
     /// The questions that wait for an analyst: [`Question`]s, as a JSON list.
     Questions,
     /// The analyst's answer to one of them.
@@ -104,6 +109,7 @@ impl Command {
             Self::Screen => "screen",
             Self::Dump => "dump",
             Self::Questions => "questions",
+            Self::Kill { .. } => "kill",
             Self::Decide { .. } => "decide",
         }
     }

@@ -78,6 +78,11 @@ impl Base {
         self.image.read_exact_at(inside, offset)
     }
 
+    /// The clusters that the layer holds, by words of 64 bits.
+    pub(crate) fn layer_words(&self) -> &[u64] {
+        self.layer.as_ref().map_or(&[], |layer| &layer.present)
+    }
+
     /// The bits of clusters that a layer holds already: they are part of the overlay that is sealed on top of it.
     pub(crate) fn layer_is_none(&self) -> bool {
         self.layer.is_none()
@@ -119,10 +124,17 @@ pub(crate) fn map_of(overlay: &Path) -> PathBuf {
     name.into()
 }
 
+/// The numbers of the clusters whose bits are set, ascending, as far as there are clusters.
+pub(crate) fn set_bits(words: impl Iterator<Item = u64>, size: u64) -> Vec<u64> {
+    let bits =
+        |(at, word): (usize, u64)| (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| at as u64 * 64 + bit);
+    words.enumerate().flat_map(bits).filter(|cluster| *cluster < size.div_ceil(CLUSTER)).collect()
+}
+
 fn is_set(bits: &[u64], cluster: u64) -> bool {
     bits.get((cluster / 64) as usize).is_some_and(|word| word >> (cluster % 64) & 1 == 1)
 }
 
-fn invalid(why: &str) -> io::Error {
+pub(crate) fn invalid(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }

@@ -22,7 +22,7 @@
 //! * Regions are those of the *original* base. A guest that repartitions its disk is asked about (the table is watched),
 //!   but the boot sectors of its new partitions are data.
 //! * Flush does not sync the overlay: it lives as long as the session, and dies with the host.
-//! * The overlay is for one run: it cannot be opened again, its bitmap is in memory.
+//! * The overlay is for one run: it cannot be opened again, its bitmap is in memory. What is to be read later is kept as differences (`kept`).
 //! * If a connection breaks between the answer and the reply, QEMU sends the request again after it has reconnected: a
 //!   write that landed changes nothing any more and is not asked twice; a refused one is.
 //! * Sectors of 512 bytes. No structured replies, no block status, no TLS.
@@ -35,6 +35,7 @@ mod base;
 mod connection;
 mod gate;
 mod handshake;
+mod kept;
 mod protocol;
 mod ranges;
 pub mod regions;
@@ -43,6 +44,7 @@ mod storage;
 mod summary;
 mod view;
 
+pub use kept::KeptDisk;
 pub use protocol::WireError;
 pub use server::{DiskConfig, DiskError, DiskServer};
 pub use view::{BaseView, DiskView};

@@ -19,7 +19,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
 use crate::base::{self, Base, CLUSTER};
-use crate::lock;
+use crate::{kept, lock};
 
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
@@ -86,6 +86,22 @@ impl Storage {
         }
         self.overlay.sync_all()?;
         base::write_map(&self.overlay_path, self.size, self.present.iter().map(|word| word.load(Ordering::Acquire)))
+    }
+
+    /// Keeps, as differences, what the session found and what it left. False, and no file, if these would be longer than `most`
+    /// together. Nothing may be written any more.
+    pub(crate) fn keep(&self, before: &Path, after: &Path, most: u64) -> io::Result<bool> {
+        let found = base::set_bits(self.base.layer_words().iter().copied(), self.size);
+        let left = base::set_bits(self.present.iter().map(|word| word.load(Ordering::Acquire)), self.size);
+        if !kept::write(before, self.size, &found, most, |offset, buffer| self.base.read(offset, buffer))? {
+            return Ok(false);
+        }
+        let most = most.saturating_sub(std::fs::metadata(before)?.len());
+        let written = kept::write(after, self.size, &left, most, |offset, buffer| self.read(offset, buffer));
+        if !matches!(written, Ok(true)) {
+            std::fs::remove_file(before)?;
+        }
+        written
     }
 
     /// The first failure of the host's files, if there was one.

@@ -1,6 +1,7 @@
 //! The disk's bytes as the guest would read them, for tests and reports.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::regions::Regions;
@@ -55,6 +56,15 @@ impl DiskView {
         self.storage.seal()
     }
 
+    /// Keeps, in two new files, what the session found and what it left, so that [`crate::KeptDisk`] reads both when the template and
+    /// the overlay are gone. False, and no file, if these would be longer than `most` bytes together. For a disk whose server has stopped.
+    ///
+    /// # Errors
+    /// What the host's files say; a file that exists is never overwritten.
+    pub fn keep(&self, before: &Path, after: &Path, most: u64) -> io::Result<bool> {
+        self.storage.keep(before, after, most)
+    }
+
     /// The watched parts of the disk, as its base is laid out.
     #[must_use]
     pub fn regions(&self) -> &Regions {
@@ -85,7 +95,7 @@ impl BaseView {
     }
 }
 
-fn inside(offset: u64, len: usize, size: u64) -> io::Result<()> {
+pub(crate) fn inside(offset: u64, len: usize, size: u64) -> io::Result<()> {
     match offset.checked_add(len as u64) {
         Some(end) if end <= size => Ok(()),
         _ => Err(io::ErrorKind::UnexpectedEof.into()),

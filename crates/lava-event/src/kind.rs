@@ -760,11 +760,11 @@ pub enum Kind {
     /// A command from outside was carried out on the running micro-VM.
     #[serde(rename = "vm.response")]
     VmResponse {
-        /// `pause`, `resume`, `stop`, `discard`, `registers`.
+        /// `pause`, `resume`, `stop`, `discard`, `registers`, `screen`, `dump`, `kill PID`.
         command: String,
         /// `done`, or why it failed.
         outcome: String,
-        /// Who asked: `analyst`.
+        /// Who asked: `analyst (user 1000)`, the host's user.
         by: String,
     },
     /// The guest asked for a name and our simulated network answered.

@@ -9,7 +9,7 @@
 //! | `artifacts/<sha256>` | bytes that events speak of |
 //! | `trace.json`, `trace.svg`, `report.html` | the simplified graph; it drawn; everything for a reader |
 //! | `filesystem.json` | what is different on the guest's disk, file by file |
-//! | `traffic.pcapng`, `console.log`, `memory-N.elf` | written by others into the same folder |
+//! | `traffic.pcapng`, `console.log`, `memory-N.elf`, `vda.before`, `vda.after` | written by others into the same folder |
 //!
 //! [`SessionWriter`] writes it while the session runs, [`Session`] reads it, [`Follow`] reads its logs while they grow, [`svg`] and [`report`] draw it.
 //!
@@ -37,5 +37,5 @@ pub use chain::{ChainReport, Problem};
 pub use error::Error;
 pub use follow::Follow;
 pub use manifest::{ImageFacts, Manifest, PolicyFacts, State, TaskFacts};
-pub use reader::{Events, Listed, MAX_LINE, Session};
+pub use reader::{DISK, Events, Listed, MAX_LINE, Session};
 pub use writer::{MAX_ARTIFACT, MAX_ARTIFACTS_TOTAL, Outcome, SessionWriter};

@@ -16,6 +16,8 @@ use crate::{ChainReport, Error, MAX_ARTIFACT, Manifest, State, files};
 
 /// Longest line of a log, bytes.
 pub const MAX_LINE: usize = 4 << 20;
+/// The guest's disk, as differences: from the image to what the session found, and from there to what it left.
+pub const DISK: [&str; 2] = ["vda.before", "vda.after"];
 /// The files whose hashes stand in the manifest.
 pub(crate) fn hashed() -> impl Iterator<Item = String> {
     const ALWAYS: [&str; 9] = [
@@ -29,7 +31,7 @@ pub(crate) fn hashed() -> impl Iterator<Item = String> {
         "traffic.pcapng",
         "console.log",
     ];
-    ALWAYS.into_iter().map(str::to_owned).chain(lava_event::memory_dumps())
+    ALWAYS.into_iter().map(str::to_owned).chain(lava_event::memory_dumps()).chain(DISK.map(str::to_owned))
 }
 
 /// A session: its folder, or its bundle, which is read without being unpacked.

@@ -35,8 +35,8 @@ pub enum Change {
     Changed,
     /// It is not there any more.
     Removed,
-    /// Rights, owner or times are other ones; or its inode says that it changed, and neither these nor the content did: extended
-    /// attributes and links count for that.
+    /// Rights, owner, times or extended attributes are other ones; or its inode says that it changed, and neither these nor the content
+    /// did: links count for that.
     Attributes,
 }
 
@@ -83,4 +83,16 @@ pub struct State {
     /// Where a symbolic link points.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<GuestText>,
+    /// Extended attributes, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub xattrs: Vec<Xattr>,
+}
+
+/// An extended attribute: capabilities, access control lists, labels, a user's own.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Xattr {
+    /// With its namespace: `security.capability`.
+    pub name: GuestText,
+    /// As it lies on the disk, hexadecimal.
+    pub value: String,
 }

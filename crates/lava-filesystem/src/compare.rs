@@ -41,9 +41,7 @@ pub(crate) fn run(
 ) -> Changes {
     // Where it was: a table that the session changed must not lead elsewhere.
     let opened = disk::find(&*before).map_err(|error| ("before", error)).and_then(|place| {
-        let open = |disk, when| {
-            disk::open(disk, place, until).map(|fs| Tree::new(fs, until)).map_err(|error: NotRead| (when, error))
-        };
+        let open = |disk, when| Tree::open(disk, place, until).map_err(|error: NotRead| (when, error));
         Ok((open(before, "before")?, open(after, "after")?))
     });
     let (before, after) = match opened {
@@ -124,6 +122,7 @@ impl<K: FnMut(Artifact) -> bool> Comparison<K> {
             && old.is_dir()
             && new.is_dir()
             && rights(old) == rights(new)
+            && (old == new || self.same_xattrs(path)?)
         {
             return Ok(None);
         }
@@ -132,6 +131,7 @@ impl<K: FnMut(Artifact) -> bool> Comparison<K> {
             state(&self.before, path, before, &mut self.budget, !usual).map_err(|why| ("before", why))?;
         let (new, new_content) =
             state(&self.after, path, after, &mut self.budget, !usual).map_err(|why| ("after", why))?;
+        let (old, new) = (self.with_xattrs(path, old, "before"), self.with_xattrs(path, new, "after"));
         let change = match (&old, &new) {
             (None, _) => Change::Added,
             (_, None) => Change::Removed,
@@ -141,7 +141,8 @@ impl<K: FnMut(Artifact) -> bool> Comparison<K> {
         let only_read = before.zip(after).is_some_and(|(old, new)| {
             old.accessed() != new.accessed() && rights(old) == rights(new) && old.modified() == new.modified()
         });
-        if change == Change::Attributes && only_read {
+        let same_xattrs = old.as_ref().map(|state| &state.xattrs) == new.as_ref().map(|state| &state.xattrs);
+        if change == Change::Attributes && only_read && same_xattrs {
             return Ok(None);
         }
         let mut entry = Entry { path: path.to_vec().into(), change, usual, before: old, after: new };
@@ -153,6 +154,22 @@ impl<K: FnMut(Artifact) -> bool> Comparison<K> {
             }
         }
         Ok(Some(entry))
+    }
+
+    /// What can't be read of them is a problem, and hides nothing else.
+    fn with_xattrs(&mut self, path: &[u8], state: Option<State>, when: &str) -> Option<State> {
+        let mut state = state?;
+        let tree = if when == "before" { &self.before } else { &self.after };
+        match tree.xattrs(path) {
+            Ok(xattrs) => state.xattrs = xattrs,
+            Err(why) => drop(self.problem(path, when, &why)),
+        }
+        Some(state)
+    }
+
+    fn same_xattrs(&self, path: &[u8]) -> Result<bool, (&'static str, String)> {
+        let before = self.before.xattrs(path).map_err(|why| ("before", why))?;
+        Ok(before == self.after.xattrs(path).map_err(|why| ("after", why))?)
     }
 
     /// Notes what can't be compared; false if there is too much of it.

@@ -3,11 +3,14 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use ext4_view::{Ext4, Ext4Error, Ext4Read};
-use lava_disk::{BaseView, DiskView};
+use lava_disk::{BaseView, DiskView, KeptDisk};
 
+use crate::inode::Inodes;
 use crate::journal::Journal;
 
 /// Bytes that can be read from anywhere.
@@ -39,6 +42,15 @@ impl Disk for File {
     }
 }
 
+impl<D: Disk + Sync> Disk for Arc<D> {
+    fn size(&self) -> io::Result<u64> {
+        (**self).size()
+    }
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        (**self).read_at(offset, buffer)
+    }
+}
+
 /// As the guest left it.
 impl Disk for DiskView {
     fn size(&self) -> io::Result<u64> {
@@ -51,6 +63,16 @@ impl Disk for DiskView {
 
 /// As the guest found it.
 impl Disk for BaseView {
+    fn size(&self) -> io::Result<u64> {
+        Ok(Self::size(self))
+    }
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.read_into(offset, buffer)
+    }
+}
+
+/// After the session.
+impl Disk for KeptDisk {
     fn size(&self) -> io::Result<u64> {
         Ok(Self::size(self))
     }
@@ -90,8 +112,8 @@ const LINUX: u8 = 0x83;
 /// Where a file system lies on a disk, bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Place {
-    start: u64,
-    len: u64,
+    pub(crate) start: u64,
+    pub(crate) len: u64,
 }
 
 impl Place {
@@ -129,12 +151,17 @@ fn superblock(disk: &dyn Disk, place: Place) -> Result<[u8; SUPERBLOCK.1], NotRe
     Ok(block)
 }
 
+/// A file system that was opened: by path, and by inode if these can be read.
+pub(crate) type Opened = (Ext4, Result<Inodes, String>);
+
 /// Opens the file system at `place`. After `until`, every read fails.
-pub(crate) fn open(disk: Box<dyn Disk>, place: Place, until: Instant) -> Result<Ext4, NotRead> {
+pub(crate) fn open(disk: Box<dyn Disk>, place: Place, until: Instant) -> Result<Opened, NotRead> {
     let superblock = superblock(&*disk, place)?;
     check(&superblock, place.len)?;
     let journal = Journal::read(&*disk, place, &superblock)?;
-    Ok(Ext4::load(Box::new(Reader { disk, place, journal, until }))?)
+    let reader = Rc::new(Reader { disk, place, journal, until });
+    let fs = Ext4::load(Box::new(Shared(Rc::clone(&reader))))?;
+    Ok((fs, Inodes::open(reader, &superblock)))
 }
 
 /// The reader allocates by what the superblock says: it must say no more than the partition can hold.
@@ -161,19 +188,19 @@ pub(crate) fn word(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u32::from_le_bytes(*bytes))
 }
 
-struct Reader {
+/// The bytes of one file system, its journal replayed.
+pub(crate) struct Reader {
     disk: Box<dyn Disk>,
     place: Place,
     journal: Option<Journal>,
     until: Instant,
 }
 
-impl Ext4Read for Reader {
-    fn read(
-        &mut self,
-        start: u64,
-        buffer: &mut [u8],
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync + 'static>> {
+type Failure = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+impl Reader {
+    /// Fills `buffer` with what lies `start` bytes behind the file system's beginning.
+    pub(crate) fn read_at(&self, start: u64, buffer: &mut [u8]) -> Result<(), Failure> {
         if Instant::now() > self.until {
             return Err("there was no more time".into());
         }
@@ -182,5 +209,13 @@ impl Ext4Read for Reader {
             Some(journal) => Ok(journal.patch(&*self.disk, self.place, start, buffer)?),
             None => Ok(()),
         }
+    }
+}
+
+struct Shared(Rc<Reader>);
+
+impl Ext4Read for Shared {
+    fn read(&mut self, start: u64, buffer: &mut [u8]) -> Result<(), Failure> {
+        self.0.read_at(start, buffer)
     }
 }

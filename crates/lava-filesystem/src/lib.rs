@@ -12,7 +12,8 @@
 //! * What was still in the guest's page cache when it was killed never came to the disk.
 //! * Somebody who writes to the block device can change a file's blocks and leave its inode as it was: that shows among the
 //!   `disk.write` events, not here. Through the file system it can't be done: the kernel sets the change time.
-//! * Extended attributes are not read: that one was set shows as an inode that changed (`attributes`), without its name.
+//! * Extended attributes are not read of file systems that `inode` can't read: that one was set shows as an inode that changed
+//!   (`attributes`), without its name.
 //! * A name that is renamed is a removed one and an added one with the same hash.
 //!
 //! *Invariants:* the guest made every byte that is read here. Entries, paths, hashed and kept bytes and time are bounded
@@ -23,8 +24,10 @@
 mod changes;
 mod compare;
 mod disk;
+mod inode;
 mod journal;
 mod tree;
+pub mod undo;
 mod usual;
 
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
@@ -32,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use lava_event::Artifact;
 
-pub use changes::{Change, Changes, Entry, State};
+pub use changes::{Change, Changes, Entry, State, Xattr};
 pub use disk::{Disk, NotRead};
 
 /// What a comparison may cost.

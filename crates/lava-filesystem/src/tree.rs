@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use ext4_view::{Ext4, Metadata};
+use ext4_view::{Ext4, Ext4Error, Metadata};
 use lava_event::{Artifact, FileType, GuestText, Sha256};
 use sha2::Digest;
 
-use crate::changes::State;
+use crate::changes::{State, Xattr};
+use crate::disk::{self, Disk, NotRead, Place};
+use crate::inode::{Inode, Inodes, RawXattr};
 
 /// Longest target of a symbolic link (PATH_MAX).
 const MAX_TARGET: u64 = 4096;
@@ -16,6 +18,8 @@ const PIECE: usize = 64 << 10;
 
 pub(crate) struct Tree {
     fs: Ext4,
+    /// Or why they can't be read.
+    inodes: Result<Inodes, String>,
     until: Instant,
 }
 
@@ -28,8 +32,36 @@ pub(crate) struct Budget {
 }
 
 impl Tree {
-    pub(crate) fn new(fs: Ext4, until: Instant) -> Self {
-        Self { fs, until }
+    /// Opens the file system at `place` of `disk`. After `until`, every read fails.
+    pub(crate) fn open(disk: Box<dyn Disk>, place: Place, until: Instant) -> Result<Self, NotRead> {
+        let (fs, inodes) = disk::open(disk, place, until)?;
+        Ok(Self { fs, inodes, until })
+    }
+
+    /// What is at `path`; `None` if there is nothing. Every folder on the way to it is one, and no link.
+    pub(crate) fn find(&self, path: &[u8]) -> Result<Option<Metadata>, String> {
+        let slashes = path.iter().enumerate().skip(1).filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        for end in slashes {
+            match self.fs.symlink_metadata(&path[..end]) {
+                Ok(folder) if folder.is_dir() => {}
+                Ok(_) | Err(Ext4Error::NotFound) => return Ok(None),
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        match self.fs.symlink_metadata(path) {
+            Ok(found) => Ok(Some(found)),
+            Err(Ext4Error::NotFound) => Ok(None),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// What lies on the disk for a path, and its extended attributes.
+    pub(crate) fn inode(&self, path: &[u8]) -> Result<(Inode, Vec<RawXattr>), String> {
+        self.in_time()?;
+        let inodes = self.inodes.as_ref().map_err(Clone::clone)?;
+        let inode = inodes.find(path)?;
+        let xattrs = inodes.xattrs(&inode)?;
+        Ok((inode, xattrs))
     }
 
     /// What is in a folder, by name: at most `max` names.
@@ -65,7 +97,7 @@ impl Tree {
         if Instant::now() > self.until { Err("there was no more time".to_owned()) } else { Ok(()) }
     }
 
-    /// What an inode says.
+    /// What an inode says, without extended attributes.
     pub(crate) fn state(&self, path: &[u8], metadata: &Metadata) -> Result<State, String> {
         let target = match metadata.is_symlink() && metadata.len() <= MAX_TARGET {
             true => {
@@ -85,7 +117,18 @@ impl Tree {
             sha256: None,
             kept: false,
             target,
+            xattrs: Vec::new(),
         })
+    }
+
+    /// Extended attributes, as they are told; none where inodes can't be read.
+    pub(crate) fn xattrs(&self, path: &[u8]) -> Result<Vec<Xattr>, String> {
+        if self.inodes.is_err() {
+            return Ok(Vec::new());
+        }
+        let (_, xattrs) = self.inode(path).map_err(|why| format!("its extended attributes: {why}"))?;
+        let told = |(name, value): RawXattr| Xattr { name: name.into(), value: hex(&value) };
+        Ok(xattrs.into_iter().map(told).collect())
     }
 
     /// Hashes a regular file; gives the content too if it is to be kept.
@@ -100,29 +143,44 @@ impl Tree {
         if size > budget.hashed.0.min(budget.hashed.1) {
             return Ok((None, None));
         }
-        self.must_be(path, |found| found == metadata)?;
         let keep = keep && size > 0 && size <= budget.kept.0.min(budget.kept.1);
         budget.hashed.1 -= size;
-        let mut file = self.fs.open(path).map_err(|error| error.to_string())?;
-        let (mut hasher, mut kept) = (sha2::Sha256::new(), Vec::new());
-        let mut piece = vec![0; PIECE];
-        loop {
-            self.in_time()?;
-            let read = file.read_bytes(&mut piece).map_err(|error| error.to_string())?;
-            if read == 0 {
-                break;
-            }
-            hasher.update(&piece[..read]);
+        let mut kept = Vec::new();
+        let sha256 = self.copy(path, metadata, |piece| {
             if keep {
-                kept.extend_from_slice(&piece[..read]);
+                kept.extend_from_slice(piece);
             }
-        }
-        let sha256 = Sha256(hasher.finalize().into());
+            Ok(())
+        })?;
         if keep {
             budget.kept.1 -= size;
         }
         Ok((Some(sha256), keep.then(|| Artifact { sha256, bytes: kept.into() })))
     }
+
+    /// Gives a regular file's content piece by piece; returns its hash.
+    pub(crate) fn copy(
+        &self,
+        path: &[u8],
+        metadata: &Metadata,
+        mut take: impl FnMut(&[u8]) -> std::io::Result<()>,
+    ) -> Result<Sha256, String> {
+        self.must_be(path, |found| found == metadata)?;
+        let mut file = self.fs.open(path).map_err(|error| error.to_string())?;
+        let (mut hasher, mut piece) = (sha2::Sha256::new(), vec![0; PIECE]);
+        loop {
+            self.in_time()?;
+            let read = file.read_bytes(&mut piece).map_err(|error| error.to_string())?;
+            let Some(bytes) = piece.get(..read).filter(|bytes| !bytes.is_empty()) else { break };
+            hasher.update(bytes);
+            take(bytes).map_err(|error| error.to_string())?;
+        }
+        Ok(Sha256(hasher.finalize().into()))
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn what(metadata: &Metadata) -> FileType {

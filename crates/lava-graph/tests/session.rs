@@ -2,9 +2,11 @@
 
 mod common;
 
+use std::collections::BTreeSet;
+
 use common::*;
 use lava_event::*;
-use lava_graph::{Graph, NodeKind};
+use lava_graph::{Graph, NodeKind, Trace, Unfold};
 
 fn detectors(graph: &Graph) -> Vec<&str> {
     graph.findings().iter().map(|finding| finding.detector.as_str()).collect()
@@ -269,6 +271,41 @@ fn a_flood_still_gives_a_small_trace() {
     let trace = run(&log.0).trace();
     assert!(trace.nodes.len() < lava_graph::trace::MAX_NODES, "{}", trace.nodes.len());
     assert_eq!(trace.findings.len(), 400);
+}
+
+#[test]
+fn folds_open_one_after_the_other_until_everything_is_there() {
+    let x = "/home/user/x";
+    let mut log = Log::task(x, x);
+    for i in 0..30 {
+        let (pid, path) = (1000 + i, format!("/usr/bin/p{i}"));
+        log.fork(TASK, x, pid).exec(pid, &path, 5000 + u64::from(i), 0o100_755, &[&path]);
+        for j in 0..3 {
+            log.read(pid, &path, &format!("/srv/{i}/{j}"), u64::from(9000 + i * 3 + j));
+        }
+    }
+    let graph = run(&log.0);
+    let files = |trace: &Trace| trace.nodes.iter().filter(|node| node.label.starts_with("/srv/")).count();
+    let folds = |trace: &Trace| -> BTreeSet<String> {
+        trace.nodes.iter().filter(|node| node.folded > 0).map(|node| node.id.clone()).collect()
+    };
+    let (mut open, mut trace) = (BTreeSet::new(), graph.trace());
+    assert!(files(&trace) < 90 && !folds(&trace).is_empty());
+    // The processes first: what comes out of their fold has folds of its own, which are opened in their turn.
+    let first = folds(&trace);
+    let mut from_within = 0;
+    while let Some(fold) = folds(&trace).into_iter().min_by_key(|fold| !fold.ends_with(".processes")) {
+        let hidden = |trace: &Trace| trace.nodes.iter().map(|node| node.folded).sum::<usize>();
+        let before = hidden(&trace);
+        from_within += usize::from(!first.contains(&fold));
+        open.insert(fold);
+        trace = graph.trace_of(&Unfold::Groups(open.clone()));
+        assert!(hidden(&trace) < before || open.len() == 1, "the last of {open:?} opened nothing");
+    }
+    assert!(from_within > 0);
+    assert_eq!(files(&trace), 90);
+    let ends: BTreeSet<&str> = trace.edges.iter().flat_map(|edge| [edge.from.as_str(), edge.to.as_str()]).collect();
+    assert!(ends.iter().all(|end| trace.nodes.iter().any(|node| node.id == *end)), "no edge leads nowhere");
 }
 
 mod arbitrary {

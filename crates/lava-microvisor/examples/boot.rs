@@ -45,6 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         template: None,
         boot_timeout: Duration::from_secs(120),
         timeout: Duration::from_secs(60),
+        origin: lava_microvisor::Origin::now(),
     };
     let reboot = std::env::var_os("REBOOT").is_some();
     let options = Options { reboot, linger: Duration::from_secs(1), console: true, ..Options::default() };

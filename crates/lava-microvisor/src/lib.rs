@@ -21,7 +21,7 @@ pub mod stream;
 pub mod template;
 
 pub use lava_net::{Content as NetContent, ContentError as NetContentError, Mode as NetMode};
-pub use machine::{Handle, MachineError, MachineReport, MachineSpec, Options, Questions, Session, Task};
+pub use machine::{Handle, MachineError, MachineReport, MachineSpec, Options, Origin, Questions, Session, Task};
 pub use profile::{Network, Profile, ProfileError, Profiles};
 pub use qemu::{Qemu, QemuError, Version};
 pub use stream::{Item, Items, Reply};

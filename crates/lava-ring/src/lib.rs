@@ -12,7 +12,7 @@
 mod map;
 mod ring;
 
-pub use ring::{Answerer, Consumer, MAX_RINGS, Producer, Ring, RingError};
+pub use ring::{Answerer, Consumer, MAX_RINGS, Producer, Requester, Ring, RingError};
 
 /// The host's monotonic clock, ns: the same in every process of this host.
 #[must_use]

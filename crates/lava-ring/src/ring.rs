@@ -5,16 +5,19 @@
 //!                                                                      answer (u64, consumer)
 //! 8     number of rings       28  producer state 0/1/2
 //! 16    bytes per ring        32  consumer state 0/1         data of ring i: HEADER + i * bytes per ring
+//!                             40  request (u64, consumer)
+//!                             48  outcome (u64, producer)
 //! ```
-//! An answer is the number of the question, shifted left by 8, and a code that is not 0.
+//! A request is its number (from 1) in the upper 32 bits, what it is about in the lower; an outcome the request's number in the upper 32, what came of it in
+//! the lower. One at a time. An answer is the number of the question, shifted left by 8, and a code that is not 0.
 //!
 //! Head and tail count bytes since the beginning and never wrap in practice; a frame is a `u32` length, then the bytes.
 
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::thread::futex;
 
@@ -29,6 +32,8 @@ const AT_CAPACITY: usize = 16;
 const AT_WAKE: usize = 24;
 const AT_PRODUCER: usize = 28;
 const AT_CONSUMER: usize = 32;
+const AT_REQUEST: usize = 40;
+const AT_OUTCOME: usize = 48;
 const HEADER: usize = 4096;
 
 const PRODUCER_ATTACHED: u32 = 1;
@@ -152,7 +157,8 @@ impl Ring {
             return Err(RingError::Foreign(path.to_owned()));
         }
         map.u32(AT_PRODUCER).store(PRODUCER_ATTACHED, Ordering::Release);
-        Ok(Producer { shared: Arc::new(Shared { map, rings: rings as u32, capacity: capacity as usize }) })
+        let shared = Arc::new(Shared { map, rings: rings as u32, capacity: capacity as usize });
+        Ok(Producer { shared, taken: Arc::default() })
     }
 }
 
@@ -160,6 +166,8 @@ impl Ring {
 #[derive(Clone)]
 pub struct Producer {
     shared: Arc<Shared>,
+    /// Number of the last request that was taken.
+    taken: Arc<AtomicU32>,
 }
 
 impl Producer {
@@ -219,6 +227,22 @@ impl Producer {
             }
             std::thread::sleep(Duration::from_micros(50));
         }
+    }
+
+    /// Takes the consumer's request, if there is one that nobody has taken: its number, and what it is about.
+    #[must_use]
+    pub fn request(&self) -> Option<(u32, u32)> {
+        let word = self.shared.map.u64(AT_REQUEST).load(Ordering::Acquire);
+        let (number, about) = halves(word);
+        let last = self.taken.load(Ordering::Relaxed);
+        let free = number != 0 && number != last;
+        let mine = free && self.taken.compare_exchange(last, number, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        mine.then_some((number, about))
+    }
+
+    /// Says what came of a request.
+    pub fn done(&self, number: u32, outcome: u32) {
+        self.shared.map.u64(AT_OUTCOME).store(word(number, outcome), Ordering::Release);
     }
 
     fn wake(&self) {
@@ -286,6 +310,12 @@ impl Consumer {
         Answerer { shared: Arc::clone(&self.shared) }
     }
 
+    /// A way to ask the producer for something, from another thread. There is to be one.
+    #[must_use]
+    pub fn requester(&self) -> Requester {
+        Requester { shared: Arc::clone(&self.shared), last: 0 }
+    }
+
     /// Waits until something was pushed, the producer closed, or `timeout` is over.
     pub fn wait(&self, timeout: Duration) {
         let word = self.shared.map.u32(AT_WAKE);
@@ -310,6 +340,39 @@ impl Consumer {
     #[must_use]
     pub fn closed(&self) -> bool {
         self.shared.map.u32(AT_PRODUCER).load(Ordering::Acquire) == PRODUCER_GONE
+    }
+}
+
+const fn word(upper: u32, lower: u32) -> u64 {
+    (upper as u64) << 32 | lower as u64
+}
+
+const fn halves(word: u64) -> (u32, u32) {
+    ((word >> 32) as u32, word as u32)
+}
+
+/// Asks the producer for something, one request after the other.
+pub struct Requester {
+    shared: Arc<Shared>,
+    last: u32,
+}
+
+impl Requester {
+    /// Makes a request, and waits for what comes of it. `None`: the producer did not take it within `limit`, and will not.
+    pub fn ask(&mut self, about: u32, limit: Duration) -> Option<u32> {
+        self.last = self.last.wrapping_add(1).max(1);
+        let (request, outcome) = (self.shared.map.u64(AT_REQUEST), self.shared.map.u64(AT_OUTCOME));
+        request.store(word(self.last, about), Ordering::Release);
+        let deadline = Instant::now() + limit;
+        loop {
+            match halves(outcome.load(Ordering::Acquire)) {
+                (number, outcome) if number == self.last => return Some(outcome),
+                _ if Instant::now() >= deadline => break,
+                _ => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+        request.store(0, Ordering::Release);
+        None
     }
 }
 
@@ -426,5 +489,30 @@ mod tests {
         std::fs::write(&path, vec![0; 8192]).unwrap();
         assert!(matches!(Ring::attach(&path), Err(RingError::Foreign(_))));
         assert!(matches!(Ring::create(&dir.path().join("odd"), 1, 5000), Err(RingError::Shape { .. })));
+    }
+
+    #[test]
+    fn a_request_is_taken_once() {
+        let (_dir, consumer, producer) = pair(2, 4096);
+        let mut requester = consumer.requester();
+        assert_eq!(producer.request(), None);
+        assert_eq!(requester.ask(7, Duration::ZERO), None, "nobody is there");
+        assert_eq!(producer.request(), None, "and nobody is to do it later");
+        let taker = std::thread::spawn(move || {
+            let other = producer.clone();
+            loop {
+                if let Some((number, about)) = producer.request() {
+                    assert_eq!(other.request(), None, "two vCPUs");
+                    producer.done(number, about + 1);
+                    if about == 8 {
+                        return;
+                    }
+                }
+                std::thread::yield_now();
+            }
+        });
+        let patient = Duration::from_secs(60);
+        assert_eq!((requester.ask(u32::MAX - 1, patient), requester.ask(8, patient)), (Some(u32::MAX), Some(9)));
+        taker.join().unwrap();
     }
 }

@@ -92,6 +92,16 @@ impl Emitter {
         }
     }
 
+    /// What the supervisor asks for, if nobody has taken it: its number, and what it is about.
+    pub fn request(&self) -> Option<(u32, u32)> {
+        self.producer.request()
+    }
+
+    /// Says what came of it.
+    pub fn done(&self, request: u32, outcome: u32) {
+        self.producer.done(request, outcome);
+    }
+
     /// Nothing will follow.
     pub fn close(&self) {
         self.producer.close();

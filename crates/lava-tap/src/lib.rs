@@ -23,6 +23,7 @@ mod emit;
 mod hooks;
 mod integrity;
 mod introspect;
+mod kill;
 mod locate;
 mod memory;
 mod missing;

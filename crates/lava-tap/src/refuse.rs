@@ -16,21 +16,15 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU8, Ordering};
 
-use lava_event::{Action, Event, GuestText};
+use lava_event::{Action, Event};
 use lava_guest::kernel::Kernel;
 use lava_guest::memory::Unreadable;
 
 use crate::introspect::Context;
+use crate::kill;
 use crate::missing::Missing;
 
-/// `TIF_SIGPENDING` (arch/x86/include/asm/thread_info.h), as a bit of the flags' first byte.
-const SIGNAL_PENDING: u8 = 1 << 2;
-/// `SIGKILL` as a bit of the second byte of a `sigset_t`: bit 8 of all.
-const KILL: u8 = 1;
-/// `PF_KTHREAD` (include/linux/sched.h).
-const KERNEL_THREAD: u32 = 0x20_0000;
 /// Opens under way that were asked about; beyond that some are told twice.
 const MAX_OPENS: usize = 16 * 1024;
 
@@ -125,18 +119,18 @@ pub fn submit(context: &Context<'_>, subject: Subject, event: Event, refuse: imp
 
 /// Makes the open of the `struct file` at this address fail. Says what was done.
 pub fn open(context: &Context<'_>, file: u64) -> String {
-    let Some((operations, offset)) = context.tap.asks.bad_file else { return kill(context) };
+    let Some((operations, offset)) = context.tap.asks.bad_file else { return kill::acting(context) };
     let operations = operations.wrapping_add(context.slide).to_le_bytes();
     match write(context, file.wrapping_add(offset), &operations) {
         Ok(()) => "the open failed with an I/O error".to_owned(),
-        Err(_) => format!("the open could not be stopped; {}", kill(context)),
+        Err(_) => format!("the open could not be stopped; {}", kill::acting(context)),
     }
 }
 
 /// Takes the init function of the `struct module` at this address away. Says what was done.
 pub fn module(context: &Context<'_>, module: u64) -> String {
     let done = context.tap.asks.init.map(|offset| write(context, module.wrapping_add(offset), &[0; 8]));
-    let killed = kill(context);
+    let killed = kill::acting(context);
     match done {
         Some(Ok(())) => format!("the module's init function is not run; {killed}"),
         _ => format!("the module runs; {killed}"),
@@ -146,33 +140,6 @@ pub fn module(context: &Context<'_>, module: u64) -> String {
 fn write(context: &Context<'_>, address: u64, bytes: &[u8]) -> Result<(), Unreadable> {
     let place = context.tap.ram().zip(context.memory().physical(address));
     place.map_or(Err(Unreadable { address }), |(ram, gpa)| ram.write(gpa, bytes))
-}
-
-/// Makes the acting process die when it would return to user mode. Says what was done.
-pub fn kill(context: &Context<'_>) -> String {
-    let Ok(task) = context.current() else { return "who did it could not be read".into() };
-    let who = format!("{}[{}]", GuestText::from(task.comm.clone()), task.pid);
-    if task.mm == 0 || task.flags & KERNEL_THREAD != 0 || task.tgid <= 1 {
-        return format!("{who} is the kernel's own or the first process, and is not killed");
-    }
-    let types = &context.tap.kernel.types;
-    let offset = |member| types.offset("task_struct", member);
-    let (Ok(pending), Ok(flags)) = (offset("pending.signal"), offset("thread_info.flags")) else {
-        return format!("{who} could not be killed: this kernel's types say not how");
-    };
-    let set = |address: u64, bit: u8| {
-        let (host, _) = context.tap.ram()?.host(context.memory().physical(address)?)?;
-        // SAFETY: a byte of the guest's RAM, which lives as long as the process; other CPUs change its neighbours, and this byte,
-        // atomically too.
-        unsafe { AtomicU8::from_ptr(host) }.fetch_or(bit, Ordering::SeqCst);
-        Some(())
-    };
-    let done = set(task.address.wrapping_add(pending + 1), KILL)
-        .and_then(|()| set(task.address.wrapping_add(flags), SIGNAL_PENDING));
-    match done {
-        Some(()) => format!("{who} is killed when it returns to user mode"),
-        None => format!("{who} could not be killed: its task is not readable"),
-    }
 }
 
 #[cfg(test)]

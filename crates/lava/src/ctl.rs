@@ -10,8 +10,9 @@ use lava_evidence::Session;
 
 use crate::show;
 
-/// The command that has arguments.
+/// The commands that have arguments.
 const DECIDE: &str = "decide";
+const KILL: &str = "kill";
 
 /// What is asked of which session.
 #[derive(clap::Args)]
@@ -20,12 +21,12 @@ pub struct Ctl {
     session: String,
     /// pause and resume: the guest and the task's clock; stop: end in order; discard: end at once, the evidence is closed as
     /// usual; registers: of every vCPU; screen: keep its picture; dump: keep the guest's memory as
-    /// memory-N.elf in the session's folder; status: running or paused; questions: what waits for an answer; decide SEQ ACTION: answer it.
+    /// memory-N.elf in the session's folder; status: running or paused; questions: what waits for an answer; decide SEQ ACTION: answer it; kill PID: one process of the guest.
     #[arg(value_parser = words())]
     command: String,
-    /// decide: the event that waits.
-    #[arg(required_if_eq("command", DECIDE))]
-    seq: Option<u64>,
+    /// decide: the event that waits; kill: the process.
+    #[arg(value_name = "SEQ|PID", required_if_eq_any([("command", DECIDE), ("command", KILL)]))]
+    number: Option<u64>,
     /// decide: allow, deny or remediate.
     #[arg(required_if_eq("command", DECIDE), value_parser = action)]
     action: Option<Action>,
@@ -35,7 +36,7 @@ pub struct Ctl {
 }
 
 fn words() -> PossibleValuesParser {
-    Command::WORDS.map(Command::name).into_iter().chain([DECIDE]).collect::<Vec<_>>().into()
+    Command::WORDS.map(Command::name).into_iter().chain([DECIDE, KILL]).collect::<Vec<_>>().into()
 }
 
 fn action(text: &str) -> Result<Action, String> {
@@ -46,10 +47,13 @@ fn action(text: &str) -> Result<Action, String> {
 impl Ctl {
     /// Asks, and prints what is replied.
     pub fn run(&self) -> Result<()> {
-        let command = match (Command::named(&self.command), self.seq, self.action) {
+        let command = match (Command::named(&self.command), self.number, self.action) {
             (Some(command), None, None) => command,
-            (None, Some(seq), Some(action)) => Command::Decide { seq, action },
-            _ => bail!("only `{DECIDE}` has an event and an action"),
+            (None, Some(seq), Some(action)) if self.command == DECIDE => Command::Decide { seq, action },
+            (None, Some(pid), None) if self.command == KILL => {
+                Command::Kill { pid: u32::try_from(pid).context("no process has such a number")? }
+            }
+            _ => bail!("only `{DECIDE}` has an event and an action, and `{KILL}` a process"),
         };
         let session = show::find(&self.session, self.out.as_deref())?;
         let text = send(&session, command)??;

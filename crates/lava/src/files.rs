@@ -1,6 +1,6 @@
 //! `lava files`: what a session changed in the guest's file system, told from the disk; and the recording of it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use lava_disk::DiskView;
 use lava_event::{Event, GuestText, Kind, Process};
 use lava_evidence::{Session, SessionWriter};
-use lava_filesystem::{Change, Changes, Entry, Limits, State};
+use lava_filesystem::{Change, Changes, Entry, Limits, State, Xattr};
 use serde_json::json;
 
 use crate::{Format, show};
@@ -33,15 +33,9 @@ impl Files {
     /// Prints them.
     pub fn run(&self) -> Result<()> {
         let session = show::find(&self.session, self.out.as_deref())?;
-        let changes: Changes = session.filesystem()?.with_context(|| {
-            format!(
-                "session {} has no filesystem.json: it was recorded by an older LAVA, or is not closed; `lava events \
-                 {0} --kind file` tells what was seen",
-                session.manifest().session
-            )
-        })?;
+        let changes = changes(&session)?;
         let by = writers(&session, &changes.entries)?;
-        let usual = |entry: &&Entry| entry.usual && by.get(&entry.path).is_some_and(Last::is_usual);
+        let usual = |entry: &&Entry| is_usual(entry, &by);
         let (known, mut wanted): (Vec<&Entry>, Vec<&Entry>) = changes.entries.iter().partition(usual);
         let own = wanted.len();
         wanted.extend(known.iter().filter(|_| self.all));
@@ -70,6 +64,27 @@ impl Files {
         out.flush()?;
         Ok(())
     }
+}
+
+/// What a session changed, as it was recorded.
+pub fn changes(session: &Session) -> Result<Changes> {
+    session.filesystem()?.with_context(|| {
+        format!(
+            "session {} has no filesystem.json: it was recorded by an older LAVA, or is not closed; `lava events \
+             {0} --kind file` tells what was seen",
+            session.manifest().session
+        )
+    })
+}
+
+/// The paths that every session changes, and that nobody else changed last.
+pub fn usual(session: &Session, entries: &[Entry]) -> Result<HashSet<GuestText>> {
+    let by = writers(session, entries)?;
+    Ok(entries.iter().filter(|entry| is_usual(entry, &by)).map(|entry| entry.path.clone()).collect())
+}
+
+fn is_usual(entry: &Entry, by: &HashMap<GuestText, Last>) -> bool {
+    entry.usual && by.get(&entry.path).is_some_and(Last::is_usual)
 }
 
 /// Compares the guest's disk with what it was, and writes that into the session. Returns what could not be done: that is a
@@ -135,16 +150,15 @@ fn line(entry: &Entry, by: Option<&Last>) -> String {
         Change::Removed => "removed",
         Change::Attributes => "attributes",
     };
-    let states = [&entry.before, &entry.after].map(Option::as_ref);
     let by = by.map_or("no event tells by whom".to_owned(), |last| {
         let who = last.process.as_ref().map_or("-".to_owned(), |process| format!("{}[{}]", process.comm, process.pid));
         format!("{who}, event {}", last.seq)
     });
-    format!("{what:<10} {}  {}  by {by}", entry.path, told(states))
+    format!("{what:<10} {}  {}  by {by}", entry.path, told(entry))
 }
 
 /// One state, or what differs between two.
-fn told(states: [Option<&State>; 2]) -> String {
+pub fn told(entry: &Entry) -> String {
     let facts = |state: &State| {
         let content = match (&state.target, &state.sha256) {
             (Some(target), _) => format!("-> {target}"),
@@ -158,21 +172,27 @@ fn told(states: [Option<&State>; 2]) -> String {
             content,
         ]
     };
-    match states {
+    match [&entry.before, &entry.after].map(Option::as_ref) {
         [Some(before), Some(after)] => {
             let (before_facts, after_facts) = (facts(before), facts(after));
             let pairs = before_facts.iter().zip(&after_facts).filter(|(before, after)| before != after);
             let mut differ: Vec<String> = pairs.map(|(before, after)| format!("{before} => {after}")).collect();
+            if before.xattrs != after.xattrs {
+                differ.push(format!("attributes {} => {}", xattrs(before), xattrs(after)));
+            }
             if differ.is_empty() && before.modified != after.modified {
                 differ.push(format!("modified {} => {}", before.modified, after.modified));
             }
-            if differ.is_empty() {
-                "its inode changed: links or extended attributes".to_owned()
-            } else {
-                differ.join(", ")
-            }
+            if differ.is_empty() { "its inode changed: links or flags".to_owned() } else { differ.join(", ") }
         }
         [Some(one), None] | [None, Some(one)] => facts(one).join(" "),
         [None, None] => String::new(),
     }
+}
+
+/// Names and beginnings of values.
+fn xattrs(state: &State) -> String {
+    let one = |xattr: &Xattr| format!("{}={}", xattr.name, xattr.value.get(..64).unwrap_or(&xattr.value));
+    let all: Vec<String> = state.xattrs.iter().map(one).collect();
+    if all.is_empty() { "none".to_owned() } else { all.join(" ") }
 }

@@ -12,6 +12,7 @@ mod pack;
 mod places;
 mod policy;
 mod prepare;
+mod remediate;
 mod replay;
 mod rules;
 mod run;
@@ -70,6 +71,11 @@ enum Command {
     },
     /// List what a session changed in the guest's file system, as its disk tells it: what the task changed first.
     Files(files::Files),
+    /// List what undoing a session's changes in the guest's file system means, or undo them on a copy of its disk and prove it:
+    /// docs/remediate.md.
+    ///
+    /// Exit code: 0 every path is as it was before the session, 1 one is not, or it failed.
+    Remediate(remediate::Remediate),
     /// Play a recorded session again: the trace grows as it did, thought of by today's detectors. No micro-VM is started.
     Replay(replay::Replay),
     /// Print a session's graph: simplified, unfolded step by step or whole; all of it or an interval.
@@ -154,6 +160,7 @@ fn main() -> ExitCode {
             show::events(&session, kind.as_deref(), format, out.as_deref()).map(|()| CLEAN)
         }
         Command::Files(files) => files.run().map(|()| CLEAN),
+        Command::Remediate(options) => options.run(),
         Command::Replay(replay) => replay.run().map(|()| CLEAN),
         Command::Trace(options) => options.run().map(|()| CLEAN),
         Command::Export(export) => export.run().map(|()| CLEAN),

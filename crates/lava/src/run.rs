@@ -11,7 +11,8 @@ use lava_detect::Detector;
 use lava_event::{Action, Decision, Event, Finding, Produced, SessionId, Verdict};
 use lava_evidence::{ImageFacts, Manifest, Outcome, PolicyFacts, SessionWriter, State, TaskFacts};
 use lava_microvisor::{
-    Handle, Item, Items, MachineReport, MachineSpec, NetContent, Network, Options, Profile, Reply, Session, Task,
+    Handle, Item, Items, MachineReport, MachineSpec, NetContent, Network, Options, Origin, Profile, Reply, Session,
+    Task,
 };
 use lava_policy::Policy;
 use lava_yara::Scanner;
@@ -21,7 +22,7 @@ use crate::prepare::{self, Guest, TaskFile};
 use crate::template;
 use crate::terminal::{self, Live, Style};
 use crate::{CLEAN, FAILED, Format, THREAT, places};
-use crate::{rules, yara};
+use crate::{remediate, rules, yara};
 
 /// How long a guest may take to start: under emulation on a busy machine that is long.
 pub const BOOT_TIMEOUT: Duration = Duration::from_secs(240);
@@ -168,7 +169,8 @@ impl Run {
         };
 
         let id = SessionId(self.id.map_or_else(|| ulid::Ulid::new().to_string(), |id| id.to_string()));
-        let mut manifest = self.manifest(&id, &task, &profile, &guest);
+        let origin = Origin::now();
+        let mut manifest = self.manifest(&id, &task, &profile, &guest, origin);
         manifest.policy = PolicyFacts { name: policy.name().to_owned(), sha256: Some(policy_hash) };
         manifest.qemu = qemu.version.to_string();
         manifest.tap = Some(tap.sha256);
@@ -198,7 +200,7 @@ impl Run {
             }
         };
         let machine = self.machine(&id, evidence.dir(), &guest, &profile, (tap.path, kernel_file));
-        let mut spec = MachineSpec { template, asks, net_content: content, ..machine };
+        let mut spec = MachineSpec { template, asks, net_content: content, origin, ..machine };
         spec.scratch.extend(unpacked.as_ref().map(|file| file.path().to_path_buf()));
         let options =
             Options { reboot: self.reboot, linger: LINGER, console: self.console, root: self.root, save_to: None };
@@ -230,9 +232,10 @@ impl Run {
         self.net.map(Network::from).or(profile.network).unwrap_or_default()
     }
 
-    fn manifest(&self, id: &SessionId, task: &TaskFile, profile: &Profile, guest: &Guest) -> Manifest {
+    fn manifest(&self, id: &SessionId, task: &TaskFile, profile: &Profile, guest: &Guest, origin: Origin) -> Manifest {
+        let started = jiff::Timestamp::try_from(origin.time).unwrap_or_default().to_string();
         let facts = TaskFacts { name: task.name.clone(), sha256: task.sha256, size: task.content.len() as u64 };
-        let mut manifest = Manifest::new(id.clone(), env!("CARGO_PKG_VERSION"), facts, &profile.name, &now());
+        let mut manifest = Manifest::new(id.clone(), env!("CARGO_PKG_VERSION"), facts, &profile.name, &started);
         let known = guest.image.manifest.kernels.get(&self.kernel);
         manifest.image = ImageFacts {
             recipe: guest.image.manifest.recipe.parse().ok(),
@@ -286,6 +289,7 @@ impl Run {
             template: None,
             boot_timeout: BOOT_TIMEOUT,
             timeout: Duration::from_secs(self.timeout),
+            origin: Origin::now(),
         }
     }
 
@@ -368,9 +372,10 @@ impl Run {
             mbr_after: report.mbr_sha256_after,
             detail: (!detail.is_empty()).then(|| detail.join("; ")),
         };
-        let unwritten = files::record(&report.disks, &mut evidence);
+        let mut unwritten = files::record(&report.disks, &mut evidence);
+        unwritten.extend(remediate::keep(&report.disks, &dir));
         let closed = evidence.close(&trace, outcome);
-        // The overlay is as large as what the guest wrote; what matters of it is among the artifacts.
+        // What matters of them is kept.
         for overlay in overlays(&dir) {
             let _ = std::fs::remove_file(overlay);
         }

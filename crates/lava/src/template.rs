@@ -161,6 +161,7 @@ fn build(
         template: None,
         boot_timeout: run::BOOT_TIMEOUT,
         timeout: WARM,
+        origin: lava_microvisor::Origin::now(),
     };
     // The program that warms up reads nothing of its file: it is opened as an empty task.
     let mut warm = profile.clone();

@@ -108,8 +108,8 @@ export const api = {
   sessions: (limit = 50, before?: string) => ask<{ sessions: Session[] }>(`/api/sessions${query({ limit, before })}`),
   start: (form: FormData) => change<{ id: string }>('/api/sessions', form),
   session: (id: string) => ask<Session>(session(id)),
-  trace: (id: string, until?: number, signal?: AbortSignal) =>
-    ask<TraceAnswer>(`${session(id)}/trace${query({ until })}`, { signal }),
+  trace: (id: string, what: { until?: number; unfold?: string; full?: string } = {}, signal?: AbortSignal) =>
+    ask<TraceAnswer>(`${session(id)}/trace${query(what)}`, { signal }),
   events: (id: string, what: EventsQuery, signal?: AbortSignal) =>
     ask<{ events: LavaEvent[]; next: number | null; total_seen?: number }>(
       `${session(id)}/events${query({ ...what })}`, { signal }),

@@ -15,6 +15,8 @@ export interface TraceNode {
   kind: NodeKind;
   label: string;
   detail: string[];
+  /** How many nodes of the graph are folded into it. */
+  folded: number;
   stage: Stage | null;
   tainted: boolean;
   findings: number[];

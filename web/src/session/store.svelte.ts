@@ -22,8 +22,12 @@ export class SessionStore {
   session = $state<Session | null>(null);
   /** The trace at the newest event. */
   head = $state.raw<TraceAnswer | null>(null);
+  /** The same with what is unfolded; null: nothing is. */
+  private wide = $state.raw<TraceAnswer | null>(null);
   /** The trace at the moment looked at; null: the newest. */
   past = $state.raw<TraceAnswer | null>(null);
+  /** Folds whose nodes are drawn for themselves, in the order they were unfolded; `all`: the whole graph. */
+  unfolded = $state.raw<string[] | 'all'>([]);
   /** That moment, in ns; null: the newest. Moves before `past` does. */
   at = $state<number | null>(null);
   processes = $state.raw<ProcessLane[]>([]);
@@ -34,10 +38,12 @@ export class SessionStore {
   /** Time of the newest event. */
   lastNs = $state(1);
   problem = $state<Problem | null>(null);
+  /** Why the whole graph is not shown. */
+  refused = $state<string | null>(null);
   /** The live stream: none, connected, or lost for the moment. */
   stream = $state<'none' | 'open' | 'lost'>('none');
 
-  answer = $derived(this.past ?? this.head);
+  answer = $derived(this.past ?? this.wide ?? this.head);
   trace = $derived(this.answer?.trace ?? EMPTY);
   verdict = $derived<Verdict | null>(this.answer?.verdict ?? this.session?.verdict ?? null);
   live = $derived(LIVE.has(this.session?.state ?? ''));
@@ -57,6 +63,7 @@ export class SessionStore {
   private timer = 0;
   private scrubTimer = 0;
   private asked: AbortController | null = null;
+  private widening: AbortController | null = null;
 
   constructor(readonly id: string) {
     this.clock = new Clock(id);
@@ -66,16 +73,17 @@ export class SessionStore {
     this.problem = null;
     try {
       const at = Number(router.query.get('at'));
-      const [session, head, processes] = await Promise.all([
-        api.session(this.id), api.trace(this.id), api.processes(this.id),
-      ]);
+      // The processes of a long session take the server some seconds: the attack does not wait for them.
+      const lanes = this.readProcesses();
+      const [session, head] = await Promise.all([api.session(this.id), api.trace(this.id)]);
       this.session = session;
       this.lastNs = Math.max(1, await this.clock.timeOf(head.until));
+      this.unfolded = unfoldedIn(router.query.get('unfold'));
       this.grow(head);
-      this.processes = processes.processes;
       this.selection = fromText(router.query.get('sel'));
       if (at > 0) this.scrub(at);
       if (this.live) this.follow();
+      await lanes;
     } catch (error) {
       this.fail(error);
     }
@@ -87,6 +95,7 @@ export class SessionStore {
     clearInterval(this.timer);
     clearTimeout(this.scrubTimer);
     this.asked?.abort();
+    this.widening?.abort();
   }
 
   select(selection: Selection | null): void {
@@ -114,6 +123,19 @@ export class SessionStore {
     this.tidied += 1;
   }
 
+  /** Draws the nodes of a fold for themselves. */
+  unfold(fold: string): void {
+    if (this.unfolded !== 'all') this.show([...this.unfolded, fold]);
+  }
+
+  /** Shows the graph with these folds unfolded, and no others. */
+  show(unfolded: string[] | 'all'): void {
+    this.unfolded = unfolded;
+    router.set({ unfold: unfolded === 'all' ? 'all' : unfolded.join(',') || null });
+    void this.widen();
+    if (this.at !== null) void this.fetchPast();
+  }
+
   async respond(command: string): Promise<void> {
     await api.respond(this.id, command);
     this.session = await api.session(this.id);
@@ -138,7 +160,7 @@ export class SessionStore {
     const { signal } = (this.asked = new AbortController());
     try {
       const until = await this.clock.seqAt(at, this.head?.until ?? 0, signal);
-      const answer = await api.trace(this.id, until, signal);
+      const answer = await api.trace(this.id, { until, ...this.unfolding }, signal);
       if (this.at !== null) this.past = answer;
     } catch (error) {
       this.fail(error);
@@ -167,6 +189,43 @@ export class SessionStore {
     this.head = answer;
     const { nodes, edges } = answer.trace;
     this.lastNs = Math.max(this.lastNs, ...nodes.map((node) => node.last_ns), ...edges.map((edge) => edge.last_ns));
+    // While an answer is awaited the next one would not come sooner.
+    if (!this.widening) void this.widen();
+  }
+
+  private get unfolding(): { unfold?: string; full?: string } {
+    if (this.unfolded === 'all') return { full: 'true' };
+    return this.unfolded.length ? { unfold: this.unfolded.join(',') } : {};
+  }
+
+  /** Fetches the newest trace with what is unfolded. */
+  private async widen(): Promise<void> {
+    this.widening?.abort();
+    this.widening = null;
+    if (!this.unfolded.length) {
+      this.wide = null;
+      return;
+    }
+    const asked = (this.widening = new AbortController());
+    try {
+      this.wide = await api.trace(this.id, this.unfolding, asked.signal);
+    } catch (error) {
+      if (error instanceof Problem && error.status === 413) {
+        this.unfolded = [];
+        this.wide = null;
+        this.refused = error.message;
+      } else this.fail(error);
+    } finally {
+      if (this.widening === asked) this.widening = null;
+    }
+  }
+
+  private async readProcesses(): Promise<void> {
+    try {
+      this.processes = (await api.processes(this.id)).processes;
+    } catch (error) {
+      this.fail(error);
+    }
   }
 
   private hear(events: LavaEvent[]): void {
@@ -191,11 +250,10 @@ export class SessionStore {
     this.pending = [];
     this.session = session;
     try {
-      const [whole, head, processes] = await Promise.all([api.session(this.id), api.trace(this.id), api.processes(this.id)]);
+      const [whole, head] = await Promise.all([api.session(this.id), api.trace(this.id), this.readProcesses()]);
       this.session = whole;
       this.lastNs = Math.max(1, await this.clock.timeOf(head.until));
       this.grow(head);
-      this.processes = processes.processes;
     } catch (error) {
       this.fail(error);
     }
@@ -206,4 +264,9 @@ export class SessionStore {
     if (!(error instanceof Problem)) throw error;
     this.problem = error;
   }
+}
+
+/** As it stands in the page's address. */
+function unfoldedIn(text: string | null): string[] | 'all' {
+  return text === 'all' ? 'all' : (text ?? '').split(',').filter(Boolean);
 }

@@ -74,8 +74,20 @@ pub async fn decide(
 /// What a running session is told to do.
 #[derive(Deserialize, ToSchema)]
 pub struct Respond {
-    /// `status`, `pause`, `resume`, `stop`, `discard`, `registers` or `questions`.
+    /// `status`, `pause`, `resume`, `stop`, `discard`, `registers`, `questions` or `kill`.
     command: String,
+    /// `kill`: the process in the guest.
+    #[serde(default)]
+    pid: Option<u32>,
+}
+
+impl Respond {
+    fn command(&self) -> Option<Command> {
+        match self.pid {
+            None => Command::named(&self.command),
+            Some(pid) => Some(Command::Kill { pid }).filter(|command| command.name() == self.command),
+        }
+    }
 }
 
 /// What came of it.
@@ -85,7 +97,7 @@ pub struct Responded {
     answer: String,
 }
 
-/// Pauses, resumes, stops or discards a running session, or reads its registers. A task that still waits is taken from the queue
+/// Pauses, resumes, stops or discards a running session, reads its registers, or kills one of its guest's processes. A task that still waits is taken from the queue
 /// by `stop` and `discard`.
 #[utoipa::path(post, path = "/api/sessions/{id}/respond", params(("id" = String, Path)), request_body = Respond, responses((status = 200, body = Responded), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 pub async fn respond(
@@ -95,13 +107,14 @@ pub async fn respond(
     Path(id): Path<String>,
     Json(wanted): Json<Respond>,
 ) -> Answer<Json<Responded>> {
-    let command = Command::named(&wanted.command).ok_or_else(|| {
+    let command = wanted.command().ok_or_else(|| {
         let known = Command::WORDS.map(Command::name).join(", ");
-        ApiError::bad("there is no such command").help(format!("there is: {known}"))
+        ApiError::bad("there is no such command").help(format!("there is: {known}; and kill, with a pid"))
     })?;
     app.read(move |app| {
         let facts = app.session(&id)?;
-        app.store.note(&who.user.name, &format!("session.{}", command.name()), &id, &from.to_string())?;
+        let about = wanted.pid.map_or_else(|| id.clone(), |pid| format!("{id} process {pid}"));
+        app.store.note(&who.user.name, &format!("session.{}", command.name()), &about, &from.to_string())?;
         if facts.state == "queued" && matches!(command, Command::Stop | Command::Discard) {
             app.queue.cancel(app, &id, &who.user.name)?;
             return Ok(Json(Responded { answer: "it will not be started".into() }));

@@ -1,11 +1,12 @@
 //! Sessions: the list, one of them, its trace, findings and processes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use lava_evidence::Manifest;
-use lava_graph::Graph;
+use lava_graph::{Graph, Unfold};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -21,6 +22,10 @@ use crate::sessions::moment::{self, TraceFacts};
 const MAX_LIST: usize = 200;
 /// Processes in one answer.
 const MAX_PROCESSES: usize = 2_000;
+/// Folds that are unfolded in one answer.
+const MAX_UNFOLDED: usize = 64;
+/// Nodes, and edges, of a graph that is told whole: some ten MB of JSON, and more than a page can show.
+const MAX_WHOLE: usize = 20_000;
 
 /// Which part of the list.
 #[derive(Deserialize, IntoParams)]
@@ -82,21 +87,63 @@ pub async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer<
     .await
 }
 
-/// The attack graph as it was after an event.
-#[utoipa::path(get, path = "/api/sessions/{id}/trace", params(("id" = String, Path), Until), responses((status = 200, body = TraceFacts), (status = 404, body = ErrorBody)))]
+/// How much of the graph is told.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Unfolding {
+    /// The nodes of these folds are drawn for themselves: their ids as the trace has them (`n12.reads`), with commas between, at
+    /// most 64. One that is not there is passed over: at an earlier moment it may not have been.
+    unfold: Option<String>,
+    /// Every node and edge of the graph. Refused above 20,000 of either.
+    full: Option<bool>,
+}
+
+impl Unfolding {
+    fn of(&self) -> Answer<Unfold> {
+        let groups: BTreeSet<String> = self
+            .unfold
+            .iter()
+            .flat_map(|list| list.split(','))
+            .filter(|id| !id.is_empty())
+            .map(str::to_owned)
+            .collect();
+        if groups.len() > MAX_UNFOLDED {
+            return Err(ApiError::bad(format!("{} folds are asked for, {MAX_UNFOLDED} at most", groups.len())));
+        }
+        Ok(match self.full {
+            Some(true) => Unfold::Everything,
+            _ if groups.is_empty() => Unfold::Nothing,
+            _ => Unfold::Groups(groups),
+        })
+    }
+}
+
+/// The attack graph as it was after an event: simplified, or unfolded.
+#[utoipa::path(get, path = "/api/sessions/{id}/trace", params(("id" = String, Path), Until, Unfolding),
+    responses((status = 200, body = TraceFacts), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody), (status = 413, body = ErrorBody)))]
 pub async fn trace(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
     Query(at): Query<Until>,
+    Query(unfolding): Query<Unfolding>,
 ) -> Answer<Json<TraceFacts>> {
+    let unfold = unfolding.of()?;
     app.heavy(move |app| {
         let Some(session) = app.begun(&id)? else { return Ok(Json(TraceFacts::new(0, Graph::new().trace()))) };
         // What a closed session came to was written when it was closed: no need to build it anew.
-        if let (None, Some(_), Ok(trace)) = (at.until, session.manifest().chain_head, session.trace()) {
+        if let (None, Unfold::Nothing, Some(_), Ok(trace)) =
+            (at.until, &unfold, session.manifest().chain_head, session.trace())
+        {
             return Ok(Json(TraceFacts::new(session.manifest().events, trace)));
         }
         let moment = app.histories.at(session.dir(), at.until.unwrap_or(u64::MAX))?;
-        Ok(Json(TraceFacts::new(moment.seq, moment.graph.trace())))
+        let (nodes, edges) = (moment.graph.nodes().len(), moment.graph.edges().len());
+        if unfold == Unfold::Everything && nodes.max(edges) > MAX_WHOLE {
+            return Err(ApiError::too_large(format!(
+                "the whole graph has {nodes} nodes and {edges} edges, more than {MAX_WHOLE}: unfold what you want to see, or use `lava trace --full`"
+            )));
+        }
+        Ok(Json(TraceFacts::new(moment.seq, moment.graph.trace_of(&unfold))))
     })
     .await
 }

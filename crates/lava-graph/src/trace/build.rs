@@ -35,12 +35,17 @@ pub(crate) fn of(graph: &Graph, unfold: &Unfold) -> Trace {
     }
     match unfold {
         Unfold::Nothing => {}
-        Unfold::Groups(groups) => {
+        // What comes out of one fold can have folds of its own, and these may be asked for too.
+        Unfold::Groups(groups) => loop {
             let asked = folds.iter().filter(|((owner, class), _)| groups.contains(&fold_name(*owner, class)));
             let nodes: Vec<NodeId> = asked.flat_map(|(_, fold)| &fold.nodes).copied().collect();
+            let before = choice.kept.len();
             choice.kept.extend(nodes);
+            if choice.kept.len() == before {
+                break;
+            }
             folds = gather(graph, &choice, owner);
-        }
+        },
         Unfold::Everything => {
             choice.keep_everything(graph);
             folds.clear();

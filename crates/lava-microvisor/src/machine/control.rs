@@ -88,7 +88,7 @@ fn serve(stream: &UnixStream, tell: &Sender<Happening>, questions: &Questions) -
             Ok(Command::Decide { seq, action }) => questions.decide(seq, action),
             Ok(command) => {
                 let (reply, answer) = bounded(1);
-                let told = tell.send(Happening::Command(command, reply)).is_ok();
+                let told = tell.send(Happening::Command(command, who(stream), reply)).is_ok();
                 let answer = if told { answer.recv().ok() } else { None };
                 answer.unwrap_or_else(|| Err("the session is over".to_owned()))
             }
@@ -98,6 +98,12 @@ fn serve(stream: &UnixStream, tell: &Sender<Happening>, questions: &Questions) -
             return Ok(());
         }
     }
+}
+
+/// Who asks, as the kernel tells it.
+fn who(stream: &UnixStream) -> String {
+    rustix::net::sockopt::socket_peercred(stream)
+        .map_or_else(|_| "analyst".to_owned(), |peer| format!("analyst (user {})", peer.uid.as_raw()))
 }
 
 #[cfg(test)]
@@ -114,7 +120,7 @@ mod tests {
         let server = std::thread::spawn(move || serve(&theirs, &tell, &Questions::default()));
         let session = std::thread::spawn(move || {
             for happening in happened {
-                let Happening::Command(command, reply) = happening else { continue };
+                let Happening::Command(command, _, reply) = happening else { continue };
                 let _ = reply.send(Ok(command.name().to_owned()));
             }
         });

@@ -4,6 +4,7 @@
 //! the merger. Every wait has an end.
 
 mod dump;
+mod kill;
 mod members;
 mod screen;
 
@@ -54,7 +55,8 @@ pub(super) enum Happening {
     Qmp(QmpEvent),
     Trouble(Trouble),
     Stop(String),
-    Command(Command, Sender<Answer>),
+    /// What is asked, by whom, and where the answer goes.
+    Command(Command, String, Sender<Answer>),
 }
 
 /// What the machine's thread waits for.
@@ -142,6 +144,24 @@ pub(super) fn live(
         Err(end) => end,
     };
     life.finish(end, options)
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error(transparent)]
+    Qmp(#[from] QmpError),
+    /// It can't be, as things are.
+    #[error("{0}")]
+    No(String),
+}
+
+/// A command as it is recorded.
+fn told(command: Command) -> String {
+    match command {
+        Command::Kill { pid } => format!("{} {pid}", command.name()),
+        _ => command.name().to_owned(),
+    }
 }
 
 impl Life {
@@ -284,7 +304,7 @@ impl Life {
             match happening {
                 Happening::Said(said) => return Ok(Next::Said(said)),
                 Happening::Stop(reason) => return Err(End::new(&reason, None, true)),
-                Happening::Command(command, reply) => self.respond(command, &reply)?,
+                Happening::Command(command, by, reply) => self.respond(command, by, &reply)?,
                 Happening::Trouble(Trouble::Abandoned) => return Err(End::new("abandoned", None, false)),
                 Happening::Trouble(Trouble::Corrupt(detail)) => {
                     let detail = format!("the tap's ring is damaged, the machine was stopped: {detail}");
@@ -320,17 +340,16 @@ impl Life {
     }
 
     /// Does what the analyst asks, records it, and says what came of it.
-    fn respond(&mut self, command: Command, reply: &Sender<Answer>) -> Result<(), End> {
+    fn respond(&mut self, command: Command, by: String, reply: &Sender<Answer>) -> Result<(), End> {
         let done = self.carry_out(command);
         if command != Command::Status {
             let outcome = match &done {
                 Ok(_) => "done".to_owned(),
                 Err(error) => format!("failed: {error}"),
             };
-            let (command, by) = (command.name().to_owned(), "analyst".to_owned());
-            self.machine.feeder.tell(Kind::VmResponse { command, outcome, by });
+            self.machine.feeder.tell(Kind::VmResponse { command: told(command), outcome, by });
         }
-        let broken = matches!(&done, Err(error) if !matches!(error, QmpError::Refused { .. }));
+        let broken = matches!(&done, Err(Failed::Qmp(error)) if !matches!(error, QmpError::Refused { .. }));
         let answer = done.map_err(|error| error.to_string());
         let why = answer.as_ref().err().cloned().unwrap_or_default();
         // Whoever asked may have hung up.
@@ -343,14 +362,13 @@ impl Life {
         }
     }
 
-    fn carry_out(&mut self, command: Command) -> Result<String, QmpError> {
+    fn carry_out(&mut self, command: Command) -> Result<String, Failed> {
         let Some(qmp) = &mut self.qmp else { return Ok("the micro-VM is ending".to_owned()) };
         match command {
             Command::Status => Ok(if self.paused.is_some() { "paused" } else { "running" }.to_owned()),
             Command::Pause => {
                 if !self.questions.hold() {
-                    let why = "a question waits for an answer: answer it first".to_owned();
-                    return Err(QmpError::Refused { command: "to pause".into(), why });
+                    return Err(Failed::No("a question waits for an answer: answer it first".to_owned()));
                 }
                 qmp.stop().inspect_err(|_| self.questions.release())?;
                 self.paused.get_or_insert_with(Instant::now);
@@ -362,9 +380,10 @@ impl Life {
             }
             Command::Stop => Ok("the session is being ended".to_owned()),
             Command::Discard => Ok("the micro-VM is being discarded".to_owned()),
-            Command::Registers => qmp.registers(),
-            Command::Dump => self.dump(),
-            Command::Screen => self.picture().map(|picture| picture.to_string()),
+            Command::Registers => Ok(qmp.registers()?),
+            Command::Dump => Ok(self.dump()?),
+            Command::Screen => Ok(self.picture()?.to_string()),
+            Command::Kill { pid } => self.kill(pid).map_err(Failed::No),
             // These do not come here: the control socket answers them.
             Command::Questions | Command::Decide { .. } => Ok(String::new()),
         }

@@ -85,6 +85,25 @@ pub struct MachineSpec {
     pub boot_timeout: Duration,
     /// How long the task may take.
     pub timeout: Duration,
+    /// The stream's time 0.
+    pub origin: Origin,
+}
+
+/// One moment on both of the host's clocks: what a session's times count from.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    /// As people and other machines tell it.
+    pub time: SystemTime,
+    /// On the clock that events are stamped with (`CLOCK_MONOTONIC`), ns.
+    pub monotonic_ns: u64,
+}
+
+impl Origin {
+    /// Now.
+    #[must_use]
+    pub fn now() -> Self {
+        Self { time: SystemTime::now(), monotonic_ns: lava_ring::monotonic_ns() }
+    }
 }
 
 /// What to open.
@@ -200,10 +219,6 @@ pub struct MachineReport {
     pub unopened: Option<String>,
     /// What went wrong on the host's side, in sentences.
     pub faults: Vec<String>,
-    /// When the micro-VM was started: the stream's time 0.
-    pub started: Option<SystemTime>,
-    /// That moment on the host's monotonic clock, ns.
-    pub started_ns: u64,
     /// When the launcher was ready, ns since the start.
     pub ready_ns: Option<u64>,
     /// When the task was sent, ns since the start.

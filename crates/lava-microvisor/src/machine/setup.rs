@@ -6,13 +6,12 @@ use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::SystemTime;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use lava_disk::{DiskConfig, DiskServer, DiskView};
 use lava_event::{Event, Kind, Outlet, Sha256, Source};
 use lava_net::{NetConfig, NetServer};
-use lava_ring::Ring;
+use lava_ring::{Requester, Ring};
 
 use super::life::Happening;
 use super::owner::Owner;
@@ -81,6 +80,8 @@ pub(super) struct Machine {
     pub happened: Receiver<Happening>,
     pub qmp: PathBuf,
     pub port: PathBuf,
+    /// The way to ask the tap for something.
+    pub requests: Option<Requester>,
     pub ram: PathBuf,
     pub session_dir: PathBuf,
     /// Clone: where QEMU finds the devices' state.
@@ -110,6 +111,7 @@ pub(super) fn set_up(
     let mut cage = Cage::new(user);
     cage.give(&runtime.path);
     let (tap, rings) = prepare_tap(spec, &runtime, &mut cage)?;
+    let requests = rings.as_ref().map(lava_ring::Consumer::requester);
     let clone = match &spec.template {
         Some(template) => Some((cage.show(&template.ram(), "ram")?, cage.show(&template.state(), "state")?)),
         None => None,
@@ -117,7 +119,7 @@ pub(super) fn set_up(
     // A clone's memory is private to QEMU and takes what the guest writes.
     check_room(&runtime.path, SPARE_MIB + if clone.is_some() { 0 } else { u64::from(memory_mib) })?;
     let (inbox, messages) = bounded(QUEUE);
-    let origin_ns = lava_ring::monotonic_ns();
+    let origin_ns = spec.origin.monotonic_ns;
     let feeder = Arc::new(Feeder::new(inbox, origin_ns));
     let outlet: Arc<dyn Outlet> = feeder.clone();
 
@@ -168,8 +170,6 @@ pub(super) fn set_up(
         user,
         mbr_sha256_before: mbr(&views),
         disks: views,
-        started: Some(SystemTime::now()),
-        started_ns: origin_ns,
         ..MachineReport::default()
     };
     let begun = feeder.now_ns();
@@ -207,6 +207,7 @@ pub(super) fn set_up(
         qmp: layout.qmp,
         port: layout.port,
         session_dir: spec.session_dir.clone(),
+        requests,
         ram: layout.ram,
         state: clone.map(|(_, state)| state),
         save_to: None,

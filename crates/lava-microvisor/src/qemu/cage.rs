@@ -60,6 +60,14 @@ impl Cage {
         Ok(inside)
     }
 
+    /// Shows another program, which lies beside the system's own, under its own path.
+    pub fn program(&mut self, path: &Path) -> Result<(), QemuError> {
+        let failed = |source| QemuError::Io { what: "cannot open", path: path.to_owned(), source };
+        let program = path.canonicalize().map_err(failed)?;
+        self.binds.push(("--ro-bind", program, path.to_owned()));
+        Ok(())
+    }
+
     /// Gives QEMU a folder, to write too, under its own path.
     pub fn give(&mut self, folder: &Path) {
         self.binds.push(("--bind", folder.to_owned(), folder.to_owned()));

@@ -6,6 +6,7 @@ pub(crate) mod cage;
 pub(crate) mod command;
 pub(crate) mod limits;
 pub(crate) mod process;
+pub(crate) mod tool;
 pub(crate) mod users;
 
 use std::ffi::OsStr;
@@ -19,6 +20,7 @@ use std::time::SystemTime;
 use crate::lock;
 pub use cage::check_cage;
 pub use limits::check_limits;
+pub use tool::CagedTools;
 
 /// The program's name.
 const PROGRAM: &str = "qemu-system-x86_64";

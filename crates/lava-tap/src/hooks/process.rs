@@ -9,6 +9,7 @@ use lava_guest::memory::{Unreadable, Virtual};
 
 use super::tasks;
 use crate::introspect::{Context, reference};
+use crate::kill;
 use crate::refuse::{self, Subject};
 
 /// Bytes of arguments, and of environment, that are kept.
@@ -61,7 +62,7 @@ pub fn exec(context: &Context<'_>) -> Result<(), Unreadable> {
     let (argv, envp) = (texts(argv), texts(envp));
     let kind = Kind::ProcessExec { path, argv, envp, truncated: cut_argv || cut_envp, cwd, file, interpreter };
     let event = context.tap.emitter.event(context.vcpu, Some(process), kind);
-    refuse::submit(context, Subject::Exec, event, || refuse::kill(context));
+    refuse::submit(context, Subject::Exec, event, || kill::acting(context));
     Ok(())
 }
 

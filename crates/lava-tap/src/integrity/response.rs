@@ -18,7 +18,7 @@ use super::watch::{self, Area, Change, PAGE, SHOWN};
 use super::{START_KERNEL_MAP, fault};
 use crate::api;
 use crate::introspect::Context;
-use crate::refuse::kill;
+use crate::kill;
 use crate::registers::Register;
 use crate::tap::Tap;
 
@@ -160,7 +160,7 @@ fn attack(context: &Context<'_>, rip: u64, change: &Change, address: u64, gpa: u
     let outcome = match action {
         Action::Allow => "the bytes stay".to_owned(),
         Action::Remediate => "the bytes were put back before the next instruction".to_owned(),
-        Action::Deny => format!("the bytes were put back before the next instruction; {}", kill(context)),
+        Action::Deny => format!("the bytes were put back before the next instruction; {}", kill::acting(context)),
     };
     if asked {
         tap.emitter.settle(context.vcpu, &outcome);

@@ -91,9 +91,9 @@ pub fn qemu_of(supervisor: u32) -> Option<u32> {
     })
 }
 
-/// What `lava ctl` answers of the one session in `out`.
+/// What `lava ctl` answers of the one session in `out`; the command with its arguments.
 pub fn ctl(out: &Path, command: &str) -> String {
-    let output = lava().args(["ctl", "latest", command, "--out"]).arg(out).output().unwrap();
+    let output = lava().args(["ctl", "latest"]).args(command.split(' ')).arg("--out").arg(out).output().unwrap();
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{command}: {told}{}", String::from_utf8_lossy(&output.stderr));
     told

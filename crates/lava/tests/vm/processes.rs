@@ -174,7 +174,15 @@ fn namespaces(seen: &Seen) {
     if seen.facts["cloned"] == "True" {
         expected.push("pid,user");
     }
+    // Who is entered makes a user namespace of its own and one of names in it; who enters goes into both.
+    assert!(seen.fact("entered") != 0 && seen.fact("attached") != 0, "the guest's kernel lets users have namespaces");
+    expected.extend(["user", "uts", "user", "uts", "mnt", "user"]);
     assert_eq!(changed, expected);
+    let mounts = seen.all(|event| match &event.kind {
+        Kind::FileMount { path, fs_type, .. } => Some((event.actor()?.pid, path.to_string(), fs_type.to_string())),
+        _ => None,
+    });
+    assert_eq!(mounts, [(seen.fact("attached"), "/home/user/attached".into(), "tmpfs".into())]);
 }
 
 fn port(end: &Option<NetEndpoint>) -> u16 {
@@ -201,17 +209,38 @@ fn bytes(seen: &Seen) {
     assert_eq!(sender, (100, 0, 5, 0));
     assert_eq!(seen.transferred(Some(server), of(Protocol::Udp, udp_port)), (0, 100, 0, 5));
 
+    let [tcp6_port, udp6_port, many_port] =
+        ["tcp6_port", "udp6_port", "many_port"].map(|name| u16::try_from(seen.fact(name)).unwrap());
+    let (sent, received, ..) = seen.transferred(Some(seen.fact("tcp6_client")), of(Protocol::Tcp, tcp6_port));
+    assert_eq!((sent, received), (200, 300), "IPv6");
+    assert_eq!(seen.transferred(Some(seen.fact("udp6_sender")), of(Protocol::Udp, udp6_port)), (66, 0, 3, 0));
+    assert_eq!(seen.transferred(Some(server), of(Protocol::Udp, udp6_port)), (0, 66, 0, 3));
+    assert_eq!(
+        seen.transferred(Some(seen.fact("many_sender")), of(Protocol::Udp, many_port)),
+        (28, 0, 4, 0),
+        "sendmmsg"
+    );
+    assert_eq!(seen.transferred(Some(server), of(Protocol::Udp, many_port)), (0, 28, 0, 4), "recvmmsg");
+    let six = seen.all(|event| match &event.kind {
+        Kind::NetConnect { destination: Some(end), .. } if end.port == tcp6_port => Some(end.address.to_string()),
+        _ => None,
+    });
+    assert_eq!(six, ["::1"]);
+
     let accepts = seen.all(|event| match &event.kind {
         Kind::NetAccept { protocol: Protocol::Tcp, local, remote, .. } => Some((port(local), port(remote) != 0)),
         _ => None,
     });
-    assert_eq!(accepts, [(tcp_port, true); 3]);
+    assert_eq!(accepts, [(tcp_port, true), (tcp_port, true), (tcp_port, true), (tcp6_port, true)]);
     let places = seen.all(|event| match &event.kind {
         Kind::NetBind { address: Some(end), .. } => Some(("bind", end.port)),
         Kind::NetListen { address: Some(end), .. } => Some(("listen", end.port)),
         _ => None,
     });
-    assert_eq!(places, [("bind", tcp_port), ("listen", tcp_port), ("bind", udp_port)]);
+    let tcp = |port| [("bind", port), ("listen", port)];
+    let udp = |port| [("bind", port)];
+    let expected = [&tcp(tcp_port)[..], &udp(udp_port), &tcp(tcp6_port), &udp(udp6_port), &udp(many_port)].concat();
+    assert_eq!(places, expected);
     let netlink = seen.all(|event| match &event.kind {
         Kind::NetSocket { family, way, .. } if family == "netlink" => Some(way.clone()),
         _ => None,

@@ -118,6 +118,45 @@ def cloned():
     os.waitpid(pid, 0)
 fact("cloned", wait(child(cloned)) == 0)
 
+# Into the namespaces of another, one after the other; both belong to the same user.
+def host():
+    check(libc.unshare(0x10000000))
+    check(libc.unshare(0x04000000))
+    os.write(ready[1], b"1")
+    os.read(done[0], 1)
+
+
+def guest(of):
+    for name in ("user", "uts"):
+        namespace = os.open(f"/proc/{of}/ns/{name}", os.O_RDONLY)
+        check(libc.setns(namespace, 0))
+        os.close(namespace)
+
+
+ready, done = os.pipe(), os.pipe()
+lives = child(host)
+os.close(ready[1])
+can = os.read(ready[0], 1) == b"1"
+entered = child(lambda: guest(lives)) if can else 0
+fact("entered", entered if can and wait(entered) == 0 else 0)
+os.write(done[1], b"1")
+wait(lives)
+
+# A file system that is attached without mount(2): fsopen, fsconfig, fsmount, move_mount.
+os.mkdir("attached")
+
+
+def attach():
+    check(libc.unshare(0x10000000 | 0x00020000))
+    filesystem = check(libc.syscall(430, b"tmpfs", 0))
+    check(libc.syscall(431, filesystem, 6, None, None, 0))
+    mount = check(libc.syscall(432, filesystem, 0, 0))
+    check(libc.syscall(429, mount, b"", -100, b"attached", 4))
+
+
+attaching = child(attach)
+fact("attached", attaching if wait(attaching) == 0 else 0)
+
 # TCP on the loopback: 3 connections, each 1000 bytes there and 500 back by different calls.
 server = socket.create_server(("127.0.0.1", 0), backlog=4)
 port = server.getsockname()[1]
@@ -177,6 +216,69 @@ pid = child(datagrams)
 fact("udp_sender", pid)
 assert sum(len(receiver.recvfrom(2048)[0]) for _ in range(5)) == 100
 assert wait(pid) == 0
+receiver.close()
+
+# IPv6 on the loopback: TCP with 200 bytes there and 300 back, UDP with 3 datagrams.
+six = socket.create_server(("::1", 0), family=socket.AF_INET6)
+fact("tcp6_port", six.getsockname()[1])
+def client6():
+    with socket.create_connection(("::1", six.getsockname()[1])) as c:
+        c.sendall(b"s" * 200)
+        exactly(c.recv, 300)
+pid = child(client6)
+fact("tcp6_client", pid)
+connection, _ = six.accept()
+exactly(connection.recv, 200)
+connection.sendall(b"t" * 300)
+connection.close()
+assert wait(pid) == 0
+six.close()
+receiver = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+receiver.bind(("::1", 0))
+udp6 = receiver.getsockname()
+fact("udp6_port", udp6[1])
+def datagrams6():
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as s:
+        for size in (11, 22, 33):
+            s.sendto(b"v" * size, udp6)
+pid = child(datagrams6)
+fact("udp6_sender", pid)
+assert sum(len(receiver.recv(2048)) for _ in range(3)) == 66
+assert wait(pid) == 0
+receiver.close()
+
+# Several datagrams in one call: sendmmsg and recvmmsg, 4 of 7 bytes each.
+class Part(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_char_p), ("length", ctypes.c_size_t)]
+
+
+class Header(ctypes.Structure):
+    _fields_ = [("name", ctypes.c_void_p), ("namelen", ctypes.c_uint), ("parts", ctypes.POINTER(Part)),
+                ("count", ctypes.c_size_t), ("control", ctypes.c_void_p), ("controllen", ctypes.c_size_t),
+                ("flags", ctypes.c_int)]
+
+
+class Message(ctypes.Structure):
+    _fields_ = [("header", Header), ("bytes", ctypes.c_uint)]
+
+
+def messages():
+    parts = [Part(b"m" * 7, 7) for _ in range(4)]
+    return (Message * 4)(*(Message(Header(None, 0, ctypes.pointer(part), 1, None, 0, 0), 0) for part in parts))
+
+
+receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+receiver.bind(("127.0.0.1", 0))
+many = receiver.getsockname()
+fact("many_port", many[1])
+def at_once():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.connect(many)
+        assert check(libc.sendmmsg(s.fileno(), messages(), 4, 0)) == 4
+pid = child(at_once)
+fact("many_sender", pid)
+assert wait(pid) == 0
+assert check(libc.recvmmsg(receiver.fileno(), messages(), 4, 0, None)) == 4
 receiver.close()
 
 # Unix: a pair (700 bytes in 7 sends), and a named server (50 there, 60 back).
