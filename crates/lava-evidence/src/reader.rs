@@ -33,7 +33,7 @@ pub(crate) fn hashed() -> impl Iterator<Item = String> {
         DISK[0],
         DISK[1],
     ];
-    ALWAYS.into_iter().map(str::to_owned).chain(lava_event::memory_dumps())
+    ALWAYS.into_iter().map(str::to_owned).chain(lava_event::memory_dumps()).chain(DISK.map(str::to_owned))
 }
 
 /// A session: its folder, or its bundle, which is read without being unpacked.
