@@ -108,6 +108,7 @@ fn about(events: &[lava_event::Event]) -> Finding {
         time_ns: 1,
         process: None,
         events: events.iter().map(|event| event.seq).collect(),
+        distance: None,
     }
 }
 
