@@ -28,6 +28,23 @@ test('a file is opened, watched, decided about, and ends', async ({ page }) => {
   await expect(page.getByRole('region', { name: 'Verdict' })).toContainText('running');
 });
 
+test('an address is a task, and a file takes its place', async ({ page }) => {
+  await page.goto('/start');
+  await page.getByLabel('Or an address').fill('https://example.org/a?b');
+  await page.getByLabel('Password of an archive').fill('infected');
+  await page.getByLabel(/Choose a file/).setInputFiles({ name: 'a.zip', mimeType: 'application/zip', buffer: Buffer.from('PK') });
+  await expect(page.getByLabel('Or an address')).toHaveValue('');
+  await page.getByLabel('Or an address').fill('https://example.org/a?b');
+  await expect(page.getByText('a.zip')).toHaveCount(0);
+  const sent = page.waitForRequest((request) => request.method() === 'POST' && request.url().endsWith('/api/sessions'));
+  await page.getByRole('button', { name: 'Open it and watch' }).click();
+  const form = (await sent).postData() ?? '';
+  expect(form).toMatch(/name="url"\s+https:\/\/example\.org\/a\?b\s/);
+  expect(form).toMatch(/name="password"\s+infected\s/);
+  expect(form).not.toContain('name="file"');
+  await expect(page).toHaveURL(/\/sessions\/RUN/);
+});
+
 test('sessions by verdict', async ({ page }) => {
   await page.goto('/sessions');
   await page.getByRole('button', { name: 'clean' }).click();

@@ -123,6 +123,25 @@ fn a_task_waits_runs_and_outlives_the_server() {
 }
 
 #[test]
+fn an_address_is_a_task_too() {
+    let (root, lava) = (tempdir().unwrap(), Lava::new());
+    let console = console(root.path(), &lava.program());
+    let address = "https://example.org/a?b=c&d";
+    let form = || Form::new().text("url", address).text("net", "simulated");
+    let facts = wait(&console, &started(&console, form()), "starting");
+    assert_eq!((&facts["task"]["name"], &facts["task"]["sha256"]), (&json!(address), &Value::Null));
+    lava.go_on();
+    let id = started(&console, upload("a.zip").text("password", "--infected"));
+    wait(&console, &id, "starting");
+    lava.go_on();
+    wait(&console, &id, "failed");
+    let given = lava.given();
+    let lines: Vec<&str> = given.lines().collect();
+    assert!(lines[0].contains("--net simulated") && lines[0].ends_with(&format!(" -- {address}")), "{given}");
+    assert!(lines[1].contains(" --password=--infected ") && lines[1].ends_with("/task/a.zip"), "{given}");
+}
+
+#[test]
 fn what_waits_can_be_taken_back() {
     let (root, lava) = (tempdir().unwrap(), Lava::new());
     let console = console(root.path(), &lava.program());
@@ -150,9 +169,10 @@ fn what_cannot_be_meant_is_refused() {
         assert_eq!(status, 400, "{answer}");
         assert!(answer["error"]["message"].as_str().unwrap().contains(expect), "{answer}");
     };
-    refused(Form::new().text("profile", "jar"), "`file` is missing");
+    refused(Form::new().text("profile", "jar"), "`file` or `url` is missing");
     refused(Form::new().part("file", Part::bytes(Vec::new()).file_name("a")), "empty");
     refused(upload("a").part("file", Part::bytes(b"b".to_vec()).file_name("b")), "one file");
+    refused(upload("a").text("url", "https://example.org/"), "one file or address");
     refused(upload("a").text("profile", "--root"), "no such profile");
     refused(upload("a").text("policy", "../../../etc/passwd"), "no such policy");
     refused(upload("a").text("policy", "--boot"), "no such policy");
@@ -160,7 +180,9 @@ fn what_cannot_be_meant_is_refused() {
     refused(upload("a").text("net", "host"), "`net`");
     refused(upload("a").text("root", "yes"), "`root`");
     refused(upload("a").text("disk", "/dev/sda"), "not known");
-    refused(Form::new().text("url", "http://169.254.169.254/"), "fetches nothing");
+    for bad in ["file:///etc/passwd", "--boot", "//example.org", "HTTP://x"] {
+        refused(Form::new().text("url", bad), "begins with http:// or https://");
+    }
     refused(upload("a").text("profile", "x".repeat(5000)), "at most 1024");
     let spool = root.path().join(".console/spool");
     assert_eq!(fs::read_dir(spool).map_or(0, Iterator::count), 0, "nothing stays of what was refused");

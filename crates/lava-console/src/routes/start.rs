@@ -1,4 +1,5 @@
-//! Starting a task: an upload that becomes a job.
+//! Starting a task: an upload, or an address, that becomes a job. An address is opened by the guest's browser in the guest's network; the
+//! server fetches nothing.
 //!
 //! *Boundary:* name and content are a stranger's. The content is written as it comes, bounded, into a folder of its own; the name
 //! becomes one harmless path component; every option is checked before `lava run` sees it.
@@ -48,8 +49,10 @@ pub fn limit() -> DefaultBodyLimit {
 #[allow(dead_code)] // It describes the form; the parts are read one by one.
 pub struct TaskForm {
     /// The untrusted file.
-    #[schema(value_type = String, format = Binary)]
-    file: Vec<u8>,
+    #[schema(value_type = Option<String>, format = Binary)]
+    file: Option<Vec<u8>>,
+    /// Instead of a file, an address that the guest's browser goes to: `http://` or `https://`, at most 1024 bytes.
+    url: Option<String>,
     /// How it is opened; recognised by content if not given.
     profile: Option<String>,
     /// What answers the attack: the name of a policy; `observe` if not given.
@@ -58,6 +61,8 @@ pub struct TaskForm {
     net: Option<String>,
     /// Seconds the task may take.
     timeout: Option<u64>,
+    /// Of a protected archive.
+    password: Option<String>,
     /// `true`: restart the guest afterwards.
     reboot: Option<bool>,
     /// `true`: start the task as root.
@@ -71,7 +76,7 @@ pub struct Started {
     id: String,
 }
 
-/// Opens an untrusted file in a micro-VM, as soon as there is room for one.
+/// Opens an untrusted file or address in a micro-VM, as soon as there is room for one.
 #[utoipa::path(post, path = "/api/sessions", request_body(content = TaskForm, content_type = "multipart/form-data"),
     responses((status = 202, body = Started), (status = 400, body = ErrorBody), (status = 413, body = ErrorBody), (status = 429, body = ErrorBody)))]
 pub async fn start(
@@ -124,9 +129,7 @@ async fn receive(app: &App, mut form: Multipart, place: &Place) -> Answer<Wanted
     while let Some(field) = form.next_field().await.map_err(broken)? {
         let name = field.name().unwrap_or_default().to_owned();
         if name == "file" {
-            if task.is_some() {
-                return Err(ApiError::bad("one file is one task: send each in a request of its own"));
-            }
+            only(&task)?;
             task = Some(file(field, place).await?);
             continue;
         }
@@ -134,15 +137,37 @@ async fn receive(app: &App, mut form: Multipart, place: &Place) -> Answer<Wanted
         if value.is_empty() {
             continue;
         }
+        if name == "url" {
+            only(&task)?;
+            task = Some(address(value, place).await?);
+            continue;
+        }
         match name.as_str() {
             "policy" => policy = Some(value),
             _ => arguments.extend(option(app, &name, &value)?),
         }
     }
-    let task = task.ok_or_else(|| ApiError::bad("the part `file` is missing: the untrusted file"))?;
+    let task = task.ok_or_else(|| ApiError::bad("the part `file` or `url` is missing: what is to be opened"))?;
     let policy = policies::argument(app, policy.as_deref().unwrap_or("observe"))?;
     arguments.extend(["--policy".to_owned(), policy]);
     Ok(Wanted { task, arguments })
+}
+
+fn only(task: &Option<(String, String, u64)>) -> Answer<()> {
+    match task {
+        None => Ok(()),
+        Some(_) => Err(ApiError::bad("one file or address is one task: send each in a request of its own")),
+    }
+}
+
+/// An address has no content before `lava run` has made the page that leads to it: no hash, no size. Which addresses can be opened,
+/// that one says.
+async fn address(address: String, place: &Place) -> Answer<(String, String, u64)> {
+    if !queue::is_address(&address) {
+        return Err(ApiError::bad("an address begins with http:// or https://"));
+    }
+    tokio::fs::create_dir_all(&place.0).await?;
+    Ok((address, String::new(), 0))
 }
 
 fn broken(error: axum::extract::multipart::MultipartError) -> ApiError {
@@ -222,9 +247,9 @@ fn option(app: &App, name: &str, value: &str) -> Answer<Vec<String>> {
         ("reboot" | "root", "true") => Ok(vec![format!("--{name}")]),
         ("reboot" | "root", "false") => Ok(Vec::new()),
         ("net" | "timeout" | "reboot" | "root", _) => Err(ApiError::bad(format!("`{name}` cannot have this value"))),
-        ("url", _) => Err(ApiError::bad("this LAVA fetches nothing: upload the file")),
+        ("password", _) => Ok(vec![format!("--password={value}")]),
         _ => Err(ApiError::bad("the form has a part that is not known")
-            .help("there is: file, profile, policy, net, timeout, reboot, root")),
+            .help("there is: file, url, profile, policy, net, timeout, password, reboot, root")),
     }
 }
 
