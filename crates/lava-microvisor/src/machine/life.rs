@@ -6,6 +6,7 @@
 mod dump;
 mod kill;
 mod members;
+mod respond;
 mod screen;
 
 use std::io::Write;
@@ -144,24 +145,6 @@ pub(super) fn live(
         Err(end) => end,
     };
     life.finish(end, options)
-}
-
-/// Why a command was not carried out.
-#[derive(Debug, thiserror::Error)]
-enum Failed {
-    #[error(transparent)]
-    Qmp(#[from] QmpError),
-    /// It can't be, as things are.
-    #[error("{0}")]
-    No(String),
-}
-
-/// A command as it is recorded.
-fn told(command: Command) -> String {
-    match command {
-        Command::Kill { pid } => format!("{} {pid}", command.name()),
-        _ => command.name().to_owned(),
-    }
 }
 
 impl Life {
@@ -337,66 +320,6 @@ impl Life {
     fn now(&self) -> Instant {
         let now = self.paused.unwrap_or_else(Instant::now);
         now.checked_sub(self.held).unwrap_or(now)
-    }
-
-    /// Does what the analyst asks, records it, and says what came of it.
-    fn respond(&mut self, command: Command, by: String, reply: &Sender<Answer>) -> Result<(), End> {
-        let done = self.carry_out(command);
-        if command != Command::Status {
-            let outcome = match &done {
-                Ok(_) => "done".to_owned(),
-                Err(error) => format!("failed: {error}"),
-            };
-            self.machine.feeder.tell(Kind::VmResponse { command: told(command), outcome, by });
-        }
-        let broken = matches!(&done, Err(Failed::Qmp(error)) if !matches!(error, QmpError::Refused { .. }));
-        let answer = done.map_err(|error| error.to_string());
-        let why = answer.as_ref().err().cloned().unwrap_or_default();
-        // Whoever asked may have hung up.
-        let _ = reply.try_send(answer);
-        match command {
-            _ if broken => Err(self.crashed(&why)),
-            Command::Stop => Err(End::new("stopped", None, true)),
-            Command::Discard => Err(End::new(DISCARDED, None, true)),
-            _ => Ok(()),
-        }
-    }
-
-    fn carry_out(&mut self, command: Command) -> Result<String, Failed> {
-        let Some(qmp) = &mut self.qmp else { return Ok("the micro-VM is ending".to_owned()) };
-        match command {
-            Command::Status => Ok(if self.paused.is_some() { "paused" } else { "running" }.to_owned()),
-            Command::Pause => {
-                if !self.questions.hold() {
-                    return Err(Failed::No("a question waits for an answer: answer it first".to_owned()));
-                }
-                qmp.stop().inspect_err(|_| self.questions.release())?;
-                self.paused.get_or_insert_with(Instant::now);
-                Ok("paused".to_owned())
-            }
-            Command::Resume => {
-                self.resume()?;
-                Ok("running".to_owned())
-            }
-            Command::Stop => Ok("the session is being ended".to_owned()),
-            Command::Discard => Ok("the micro-VM is being discarded".to_owned()),
-            Command::Registers => Ok(qmp.registers()?),
-            Command::Dump => Ok(self.dump()?),
-            Command::Screen => Ok(self.picture()?.to_string()),
-            Command::Kill { pid } => self.kill(pid).map_err(Failed::No),
-            // These do not come here: the control socket answers them.
-            Command::Questions | Command::Decide { .. } => Ok(String::new()),
-        }
-    }
-
-    fn resume(&mut self) -> Result<(), QmpError> {
-        if let (Some(since), Some(qmp)) = (self.paused, &mut self.qmp) {
-            qmp.cont()?;
-            self.questions.release();
-            self.held += since.elapsed();
-            self.paused = None;
-        }
-        Ok(())
     }
 
     fn fault(&mut self, what: String) {
