@@ -128,7 +128,7 @@ test('a drive-by download: it grows, waits, is gone back in, is denied, and leav
 /** A fold that is opened gives way to what it held, the whole graph can be had, and all goes back. */
 async function unfolds(page: Page): Promise<void> {
   const before = await places(page);
-  await page.getByRole('button', { name: /files? for reading/ }).first().click();
+  await page.locator('.chip[title*="for reading"]').first().click();
   await page.getByRole('region', { name: 'Inspector' }).getByRole('button', { name: /^Unfold/ }).click();
   await expect.poll(async () => Object.keys(await places(page)).length).toBeGreaterThan(Object.keys(before).length);
   const now = await places(page);
@@ -137,6 +137,7 @@ async function unfolds(page: Page): Promise<void> {
   await expect.poll(async () => Object.keys(await places(page)).sort()).toEqual(Object.keys(now).sort());
   await page.getByRole('button', { name: 'Fold again' }).click();
   await expect.poll(async () => Object.keys(await places(page)).sort()).toEqual(Object.keys(before).sort());
+  await page.keyboard.press('Escape');
 }
 
 /** What the planted sector would say after the restart, and what the attack exits with when it is refused, stand in the story. */
