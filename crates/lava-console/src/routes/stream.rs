@@ -22,7 +22,7 @@ use crate::sessions::folder;
 use crate::sessions::live::{Followed, Latest};
 
 /// Between two batches to one viewer.
-const APART: Duration = Duration::from_millis(50);
+const APART: Duration = Duration::from_millis(25);
 /// Events in one batch.
 const BATCH: usize = 500;
 /// Between two looks at a task that waits in the queue.

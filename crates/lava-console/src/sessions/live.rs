@@ -26,7 +26,7 @@ const STATE: Duration = Duration::from_secs(1);
 /// Between two looks at what waits for the analyst.
 const PENDING: Duration = Duration::from_millis(250);
 /// Between two traces.
-const TRACE: Duration = Duration::from_millis(100);
+const TRACE: Duration = Duration::from_millis(50);
 /// The same for a trace so large that sending it costs more than a viewer gains.
 const LARGE_TRACE: (usize, Duration) = (256 << 10, Duration::from_secs(1));
 /// Events taken between two publications: a log that is there already is read fast, and still grows before the eye.
