@@ -14,6 +14,9 @@ const PICTURES = [
   { name: 'bytes-light', path: `${RECORDED}?sel=decision.684`, theme: 'light', size: WIDE },
   { name: 'session-narrow-dark', path: RECORDED, theme: 'dark', size: NARROW },
   { name: 'overview-light', path: '/', theme: 'light', size: WIDE },
+  { name: 'start-light', path: '/start', theme: 'light', size: WIDE },
+  { name: 'search-dark', path: '/search?q=cron.d&kind=name', theme: 'dark', size: WIDE },
+  { name: 'retention-light', path: '/retention', theme: 'light', size: WIDE },
   { name: 'policies-dark', path: '/policies?policy=protect', theme: 'dark', size: WIDE },
 ] as const;
 
