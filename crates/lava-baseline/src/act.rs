@@ -6,82 +6,59 @@ use serde::{Deserialize, Serialize};
 use crate::Names;
 use crate::general::without_numbers;
 
-/// What is done. The names are those of baseline files; they are coarser than the events'.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-pub enum Act {
-    /// A program is started; the object is its command line.
-    #[serde(rename = "process.exec")]
-    Exec,
-    /// A signal is sent: its number, and to whom.
-    #[serde(rename = "process.signal")]
-    Signal,
-    /// A thread takes another name.
-    #[serde(rename = "process.name")]
-    Name,
-    /// Other namespaces are entered.
-    #[serde(rename = "process.namespaces")]
-    Namespaces,
-    /// A file in memory is made.
-    #[serde(rename = "process.memfd")]
-    MemoryFile,
-    /// A file is opened for reading, or read.
-    #[serde(rename = "file.read")]
-    Read,
-    /// A file is opened for writing, written, cut or mapped to be written.
-    #[serde(rename = "file.write")]
-    Write,
-    /// A name comes to be.
-    #[serde(rename = "file.create")]
-    Create,
-    /// A file gets another name.
-    #[serde(rename = "file.rename")]
-    Rename,
-    /// A name is removed.
-    #[serde(rename = "file.unlink")]
-    Unlink,
-    /// Mode or owner is set.
-    #[serde(rename = "file.attributes")]
-    Attributes,
-    /// A file is mapped to be executed: a library.
-    #[serde(rename = "memory.library")]
-    Library,
-    /// A file is mapped to be shared with other processes.
-    #[serde(rename = "memory.map")]
-    Map,
-    /// A socket is made.
-    #[serde(rename = "net.socket")]
-    Socket,
-    /// A connection is made. Addresses are general: a simulated Internet gives them out anew each time.
-    #[serde(rename = "net.connect")]
-    Connect,
-    /// A port or name is taken, or listened at.
-    #[serde(rename = "net.bind")]
-    Bind,
+macro_rules! acts {
+    ($($(#[$doc:meta])+ $Variant:ident = $name:literal,)*) => {
+        /// What is done. The names are those of baseline files; they are coarser than the events'.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+        pub enum Act {
+            $($(#[$doc])+ #[serde(rename = $name)] $Variant,)*
+        }
+
+        impl Act {
+            /// Its name in files.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$Variant => $name,)*
+                }
+            }
+        }
+    };
 }
 
-impl Act {
-    /// Its name in files.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Exec => "process.exec",
-            Self::Signal => "process.signal",
-            Self::Name => "process.name",
-            Self::Namespaces => "process.namespaces",
-            Self::MemoryFile => "process.memfd",
-            Self::Read => "file.read",
-            Self::Write => "file.write",
-            Self::Create => "file.create",
-            Self::Rename => "file.rename",
-            Self::Unlink => "file.unlink",
-            Self::Attributes => "file.attributes",
-            Self::Library => "memory.library",
-            Self::Map => "memory.map",
-            Self::Socket => "net.socket",
-            Self::Connect => "net.connect",
-            Self::Bind => "net.bind",
-        }
-    }
+acts! {
+    /// A program is started; the object is its command line.
+    Exec = "process.exec",
+    /// A signal is sent: its number, and to whom.
+    Signal = "process.signal",
+    /// A thread takes another name.
+    Name = "process.name",
+    /// Other namespaces are entered.
+    Namespaces = "process.namespaces",
+    /// A file in memory is made.
+    MemoryFile = "process.memfd",
+    /// A file is opened for reading, or read.
+    Read = "file.read",
+    /// A file is opened for writing, written, cut or mapped to be written.
+    Write = "file.write",
+    /// A name comes to be.
+    Create = "file.create",
+    /// A file gets another name.
+    Rename = "file.rename",
+    /// A name is removed.
+    Unlink = "file.unlink",
+    /// Mode or owner is set.
+    Attributes = "file.attributes",
+    /// A file is mapped to be executed: a library.
+    Library = "memory.library",
+    /// A file is mapped to be shared with other processes.
+    Map = "memory.map",
+    /// A socket is made.
+    Socket = "net.socket",
+    /// A connection is made. Addresses are general: a simulated Internet gives them out anew each time.
+    Connect = "net.connect",
+    /// A port or name is taken, or listened at.
+    Bind = "net.bind",
 }
 
 /// Who did what to what, in general terms. Text is escaped, fit for display.

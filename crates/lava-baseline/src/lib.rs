@@ -13,7 +13,7 @@ mod general;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lava_event::{Distance, Event};
+use lava_event::Distance;
 use serde::{Deserialize, Serialize};
 
 pub use act::{Act, Done};
@@ -188,12 +188,6 @@ impl Baseline {
             Some(_) => Distance::OtherObject,
             None => Distance::OtherAct,
         }
-    }
-
-    /// The same of an event.
-    #[must_use]
-    pub fn distance_of(&self, event: &Event, names: &Names) -> Distance {
-        Done::of(event, names).map_or(Distance::Never, |done| self.distance(&done))
     }
 }
 

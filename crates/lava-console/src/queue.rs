@@ -69,11 +69,6 @@ pub fn spool(app: &App, id: &str) -> PathBuf {
     app.config.state.join("spool").join(id)
 }
 
-/// Whether a task's name is an address. A file's never is: it has no slash.
-pub fn is_address(name: &str) -> bool {
-    name.starts_with("http://") || name.starts_with("https://")
-}
-
 impl Queue {
     /// Says that there is something to do.
     pub fn ring(&self) {
@@ -174,7 +169,9 @@ fn began(pid: u32) -> Option<u64> {
 fn launch(app: &App, job: &Job) -> std::io::Result<Child> {
     let place = spool(app, &job.id);
     let output = File::create(place.join("output.log"))?;
-    let task = if is_address(&job.name) { PathBuf::from(&job.name) } else { place.join("task").join(&job.name) };
+    // An upload's name has no slash.
+    let task =
+        if lava_event::is_address(&job.name) { PathBuf::from(&job.name) } else { place.join("task").join(&job.name) };
     Command::new(&app.config.program)
         .arg("run")
         .args(&job.arguments)

@@ -21,10 +21,12 @@ mod finding;
 mod guest;
 mod hash;
 mod id;
+pub mod kill;
 mod kind;
 mod object;
 mod outlet;
 mod sentence;
+mod task;
 
 pub use decision::{Action, Decision};
 pub use dump::{MAX_DUMPS, memory_dumps};
@@ -39,3 +41,4 @@ pub use object::{
     Protection, Protocol, Range, Writer, dns_type,
 };
 pub use outlet::{Artifact, Outlet, Produced};
+pub use task::is_address;

@@ -8,6 +8,7 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use lava_event::GuestText;
+use lava_event::kill::{NO_PROCESS, SPARED, UNREADABLE};
 use lava_guest::linux::{self, Task};
 use lava_guest::memory::{Unreadable, Virtual};
 
@@ -22,11 +23,6 @@ const EXITING: u32 = 0x4;
 const KERNEL_THREAD: u32 = 0x20_0000;
 /// Tasks and threads that are looked at: a list that a hostile kernel has tied into a ring ends here.
 const MAX_TASKS: usize = 32 * 1024;
-
-/// What came of a request to kill, beside the number of threads (`lava-microvisor/src/machine/life/kill.rs` reads it).
-const NO_PROCESS: u32 = 1 << 31;
-const SPARED: u32 = NO_PROCESS + 1;
-const UNREADABLE: u32 = NO_PROCESS + 2;
 
 /// Makes the acting process die when it would return to user mode. Says what was done.
 pub fn acting(context: &Context<'_>) -> String {

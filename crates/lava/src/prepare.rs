@@ -30,7 +30,7 @@ pub struct TaskFile {
 
 /// Reads the task: a file, or the page that leads to an address.
 pub fn task(path: &Path) -> Result<TaskFile> {
-    if let Some(address) = path.to_str().filter(|text| text.starts_with("http://") || text.starts_with("https://")) {
+    if let Some(address) = path.to_str().filter(|text| lava_event::is_address(text)) {
         let content = page(address)?.into_bytes();
         return Ok(TaskFile { name: address.to_owned(), sha256: Sha256::of(&content), content });
     }

@@ -217,8 +217,8 @@ impl Run {
                 (file.path().to_path_buf(), Some(file))
             }
         };
-        let machine = self.machine(&id, evidence.dir(), &guest, &profile, (tap.path, kernel_file));
-        let mut spec = MachineSpec { template, asks, net_content: content, origin, ..machine };
+        let machine = self.machine(&id, evidence.dir(), &guest, &profile, (tap.path, kernel_file), origin);
+        let mut spec = MachineSpec { template, asks, net_content: content, ..machine };
         spec.scratch.extend(unpacked.as_ref().map(|file| file.path().to_path_buf()));
         let options =
             Options { reboot: self.reboot, linger: LINGER, console: self.console, root: self.root, save_to: None };
@@ -287,6 +287,7 @@ impl Run {
         guest: &Guest,
         profile: &Profile,
         (tap, kernel_file): (PathBuf, PathBuf),
+        origin: Origin,
     ) -> MachineSpec {
         MachineSpec {
             image: guest.disk.clone(),
@@ -308,7 +309,7 @@ impl Run {
             template: None,
             boot_timeout: BOOT_TIMEOUT,
             timeout: Duration::from_secs(self.timeout),
-            origin: Origin::now(),
+            origin,
         }
     }
 

@@ -163,7 +163,7 @@ fn only(task: &Option<(String, String, u64)>) -> Answer<()> {
 /// An address has no content before `lava run` has made the page that leads to it: no hash, no size. Which addresses can be opened,
 /// that one says.
 async fn address(address: String, place: &Place) -> Answer<(String, String, u64)> {
-    if !queue::is_address(&address) {
+    if !lava_event::is_address(&address) {
         return Err(ApiError::bad("an address begins with http:// or https://"));
     }
     tokio::fs::create_dir_all(&place.0).await?;

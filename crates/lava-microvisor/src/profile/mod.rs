@@ -98,8 +98,7 @@ impl Profile {
     #[must_use]
     pub fn guest_path(&self, name: &str) -> String {
         // An address is opened through a page of ours, whatever it ends with.
-        let address = name.starts_with("http://") || name.starts_with("https://");
-        let base = if address { "address" } else { name.rsplit('/').next().unwrap_or_default() };
+        let base = if lava_event::is_address(name) { "address" } else { name.rsplit('/').next().unwrap_or_default() };
         let mut base: String = base.chars().map(|c| if c.is_control() { '_' } else { c }).collect();
         while base.len() > NAME_LIMIT {
             base.pop();

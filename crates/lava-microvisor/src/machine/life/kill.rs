@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
+use lava_event::kill::{NO_PROCESS, SPARED};
+
 use super::Life;
 
 /// For the guest to switch tasks: one that idles does so every second or two.
 const PATIENCE: Duration = Duration::from_secs(8);
-/// What the tap answers instead of the number of threads.
-const NO_PROCESS: u32 = 1 << 31;
-const SPARED: u32 = NO_PROCESS + 1;
 
 impl Life {
     /// Has it killed; says what that means, or why it can't be.
