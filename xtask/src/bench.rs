@@ -28,7 +28,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use crate::{build, setup, shell, web};
+use crate::{build, shell, web};
 use guest::{Guest, Places, Watcher};
 
 /// (name, what runs in the guest)
@@ -80,9 +80,7 @@ struct Figure {
 
 /// The console in a browser, while micro-VMs run: prints a Markdown table. The long session is kept in `target/bench-console`.
 pub fn console() -> Result<()> {
-    setup::run()?;
-    let programs = build::lava()?;
-    build::image()?;
+    let (programs, _) = build::ready()?;
     let said = web::bench(&programs, &shell::target().join("bench-console"))?;
     println!("| figure | measured |\n|---|---|");
     for line in said.lines().filter(|line| line.starts_with("{\"figure\"")) {
@@ -94,17 +92,13 @@ pub fn console() -> Result<()> {
 
 /// Many micro-VMs at a time.
 pub fn many() -> Result<()> {
-    setup::run()?;
-    let programs = build::lava()?;
-    build::image()?;
+    let (programs, _) = build::ready()?;
     many::run(&programs, &build::scenarios()?)
 }
 
 /// Measures everything and prints a Markdown table.
 pub fn run(rounds: usize) -> Result<()> {
-    setup::run()?;
-    let programs = build::lava()?;
-    let image = build::image()?;
+    let (programs, image) = build::ready()?;
     let places = Places::new(&programs, &image, &build::scenarios()?)?;
     let rounds = rounds.max(1);
     let mut ratios = watchers(&places, rounds)?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use lava_image::{Image, ImageStore, Lines, Recipe};
 
-use crate::{shell, web};
+use crate::{setup, shell, web};
 
 /// LAVA, release, with the console's page in it. Returns the folder with `lava` and `liblava_tap.so`.
 pub fn lava() -> Result<PathBuf> {
@@ -23,6 +23,12 @@ fn programs(what: &[&str]) -> Result<PathBuf> {
     let arguments = ["build", "--release", "--locked"].iter().chain(what);
     shell::run("build lava and the tap", shell::command("cargo", arguments))?;
     Ok(shell::target().join("release"))
+}
+
+/// What it takes to run a micro-VM: the host, LAVA, the guest image. Returns LAVA's folder, and the image.
+pub fn ready() -> Result<(PathBuf, Image)> {
+    setup::run()?;
+    Ok((lava()?, image()?))
 }
 
 /// The guest image, from the cache or new.

@@ -2,16 +2,14 @@
 
 use anyhow::{Result, bail};
 
-use crate::{build, setup, shell};
+use crate::{build, shell};
 
 /// `lava run`'s exit code for a threat.
-const THREAT: i32 = 3;
+pub const THREAT: i32 = 3;
 
 /// Sets up, builds and plays the drive-by.
 pub fn run() -> Result<()> {
-    setup::run()?;
-    let programs = build::lava()?;
-    build::image()?;
+    let (programs, _) = build::ready()?;
     let scenarios = build::scenarios()?;
     eprintln!("xtask: playing the drive-by download; every other policy: lava run --policy protect|remediate ...");
     let lava = programs.join("lava");

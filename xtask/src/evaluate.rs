@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{build, setup, shell};
+use crate::{build, shell};
 
 /// Seconds a task may take.
 const TIMEOUT: &str = "90";
@@ -88,9 +88,7 @@ struct Workload {
 
 /// Plays them.
 pub fn run(what: &What) -> Result<()> {
-    setup::run()?;
-    let lava = build::lava()?.join("lava");
-    build::image()?;
+    let lava = build::ready()?.0.join("lava");
     match what {
         What::Atomics { file, only } => atomics(&lava, &shell::root().join(file), only),
         What::Benign { only } => benign(&lava, only),

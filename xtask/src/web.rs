@@ -48,8 +48,7 @@ pub fn bench(programs: &Path, kept: &Path) -> Result<String> {
     build()?;
     packages()?;
     std::fs::create_dir_all(kept).with_context(|| kept.display().to_string())?;
-    let mut bench = shell::command("npx", ["playwright", "test", "bench"]);
-    bench.current_dir(folder()).stdin(std::process::Stdio::null());
+    let mut bench = npm(["test", "--", "bench"]);
     bench.env("LAVA_PROGRAM", programs.join("lava")).env("LAVA_SHARE", shell::root()).env("LAVA_BENCH", kept);
     shell::output(bench)
 }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::demo::THREAT;
 use crate::shell;
 
 /// Clones that idle at a time.
@@ -21,8 +22,6 @@ const IDLE: usize = 20;
 const ATTACKS: usize = 10;
 /// Longest wait for all clones to run their task, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// `lava run`'s exit code for a threat.
-const THREAT: i32 = 3;
 
 /// Micro-VMs that were started, and the folder of their sessions; both go with it.
 struct Many {
