@@ -1,8 +1,6 @@
 // `cargo xtask bench --console`: what the console promises, measured in Debian's Chromium on the real server. No test: it holds nothing
 // against a limit, and prints a line of JSON for each figure.
 
-import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -11,7 +9,7 @@ import { gzipSync } from 'node:zlib';
 import type { Page } from '@playwright/test';
 
 import { expect, test } from './page';
-import { newId, PROGRAM, Server } from './server';
+import { newId, Server } from './server';
 
 const DIST = fileURLToPath(new URL('../dist/assets', import.meta.url));
 /** Where sessions are that are made once and looked at again: a million events take minutes. */
@@ -23,7 +21,6 @@ const TICKS = 60;
 const VIEWERS = 50;
 
 let server: Server | undefined;
-let run: ChildProcess | undefined;
 
 async function serve(sessions?: string): Promise<void> {
   test.setTimeout(LIMIT);
@@ -32,12 +29,7 @@ async function serve(sessions?: string): Promise<void> {
 }
 
 test.afterEach(async () => {
-  if (run?.exitCode === null) {
-    run.kill('SIGINT');
-    await once(run, 'exit');
-  }
-  run = undefined;
-  server?.stop();
+  await server?.stop();
 });
 
 const origin = (): string => server?.origin ?? '';
@@ -58,8 +50,7 @@ function play(script: string, timeout: number): string {
   const id = newId();
   const task = join(server?.sessions ?? '', 'task.sh');
   writeFileSync(task, script);
-  const args = ['run', task, '--policy', 'observe', '--timeout', String(timeout), '--id', id, '--out', server?.sessions ?? ''];
-  run = spawn(PROGRAM, args, { stdio: 'ignore' });
+  server?.run([task, '--policy', 'observe', '--timeout', String(timeout), '--id', id]);
   return id;
 }
 
@@ -196,8 +187,7 @@ async function kept(page: Page, name: string, events: number): Promise<{ id: str
   const id = play('#!/bin/sh\ncp /bin/true /tmp/x\nwhile :; do /tmp/x; /bin/true; done\n', 1_800);
   await begun(page, id);
   await expect.poll(async () => (await about(id)).events, { timeout: LIMIT, intervals: [500] }).toBeGreaterThan(events);
-  run?.kill('SIGINT');
-  if (run) await once(run, 'exit');
+  await server?.interrupt();
   return about(id);
 }
 

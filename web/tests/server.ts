@@ -1,6 +1,7 @@
 // A real `lava serve` of a test's own.
 
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -12,6 +13,7 @@ export class Server {
   /** The one-time link that it printed. */
   link = '';
   private process: ChildProcess | undefined;
+  private task: ChildProcess | undefined;
 
   /** Over sessions of its own that go with it, or over these. */
   constructor(private readonly given?: string) {
@@ -37,7 +39,22 @@ export class Server {
     return execFileSync(PROGRAM, ['serve', ...args, '--sessions', this.sessions], { input, encoding: 'utf8', stdio: 'pipe' }).trim();
   }
 
-  stop(): void {
+  /** A `lava run` of its own, into the server's sessions; the server's end interrupts it. */
+  run(args: string[]): ChildProcess {
+    this.task = spawn(PROGRAM, ['run', ...args, '--out', this.sessions], { stdio: 'ignore' });
+    return this.task;
+  }
+
+  /** Ends the task, if it runs, in order. */
+  async interrupt(): Promise<void> {
+    if (this.task?.exitCode === null) {
+      this.task.kill('SIGINT');
+      await once(this.task, 'exit');
+    }
+  }
+
+  async stop(): Promise<void> {
+    await this.interrupt();
     this.process?.kill();
     if (this.given === undefined) rmSync(this.sessions, { recursive: true, force: true });
   }

@@ -1,6 +1,6 @@
 // The page on the real server while real micro-VMs run: the drive-by scenario, and a file opened from the page.
 
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -29,7 +29,6 @@ const HOSTILE = `<img src=x onerror=document.title='owned'>`;
 const LONG = 'A'.repeat(4096);
 
 let server: Server;
-let run: ChildProcess | undefined;
 
 test.beforeEach(async () => {
   test.setTimeout(2 * LIMIT);
@@ -38,12 +37,7 @@ test.beforeEach(async () => {
 });
 
 test.afterEach(async () => {
-  if (run?.exitCode === null) {
-    run.kill('SIGINT');
-    await once(run, 'exit');
-  }
-  run = undefined;
-  server.stop();
+  await server.stop();
 });
 
 async function get<T>(page: Page, path: string): Promise<T> {
@@ -81,8 +75,7 @@ test('a drive-by download: it grows, waits, is gone back in, is denied, and leav
   writeFileSync(policy, ASK);
   const id = newId();
   const scenario = ['--profile', join(DRIVE_BY, 'profile.toml'), '--disk', join(SCENARIOS, 'scenario.img'), '--reboot', '--timeout', '3600'];
-  run = spawn(PROGRAM, ['run', join(SCENARIOS, 'applet.jar'), ...scenario, '--policy', policy, '--id', id, '--out', server.sessions], { stdio: 'ignore' });
-  const ended = once(run, 'exit');
+  const ended = once(server.run([join(SCENARIOS, 'applet.jar'), ...scenario, '--policy', policy, '--id', id]), 'exit');
   const api = `/api/sessions/${id}`;
   await expect.poll(async () => (await page.request.get(`${server.origin}${api}`)).status(), { timeout: LIMIT }).toBe(200);
 

@@ -9,7 +9,7 @@ import { fromText, relatedTo, toText, type Selection } from './selection';
 
 /** States in which more events may come. */
 const LIVE = new Set(['queued', 'starting', 'running', 'paused']);
-/** How often a live session's processes and waiting decisions are asked for. */
+/** How often a live session's processes, waiting decisions and unfolded trace are asked for. */
 const ASK_AGAIN_MS = 1000;
 /** Newest events kept for the live feed. */
 const FEED = 200;
@@ -75,11 +75,8 @@ export class SessionStore {
       const at = Number(router.query.get('at'));
       // The processes of a long session take the server some seconds: the attack does not wait for them.
       const lanes = this.readProcesses();
-      const [session, head] = await Promise.all([api.session(this.id), api.trace(this.id)]);
-      this.session = session;
-      this.lastNs = Math.max(1, await this.clock.timeOf(head.until));
       this.unfolded = unfoldedIn(router.query.get('unfold'));
-      this.grow(head);
+      await this.readHead();
       this.selection = fromText(router.query.get('sel'));
       if (at > 0) this.scrub(at);
       if (this.live) this.follow();
@@ -189,8 +186,6 @@ export class SessionStore {
     this.head = answer;
     const { nodes, edges } = answer.trace;
     this.lastNs = Math.max(this.lastNs, ...nodes.map((node) => node.last_ns), ...edges.map((edge) => edge.last_ns));
-    // While an answer is awaited the next one would not come sooner.
-    if (!this.widening) void this.widen();
   }
 
   private get unfolding(): { unfold?: string; full?: string } {
@@ -220,6 +215,14 @@ export class SessionStore {
     }
   }
 
+  private async readHead(): Promise<void> {
+    const [session, head] = await Promise.all([api.session(this.id), api.trace(this.id)]);
+    this.session = session;
+    this.lastNs = Math.max(1, await this.clock.timeOf(head.until));
+    this.grow(head);
+    void this.widen();
+  }
+
   private async readProcesses(): Promise<void> {
     try {
       this.processes = (await api.processes(this.id)).processes;
@@ -234,6 +237,8 @@ export class SessionStore {
   }
 
   private async askAgain(): Promise<void> {
+    // The server builds it anew each time: not as often as the stream tells of changes.
+    if (!this.widening) void this.widen();
     try {
       const [processes, decisions] = await Promise.all([api.processes(this.id), api.decisions(this.id)]);
       this.processes = processes.processes;
@@ -250,10 +255,7 @@ export class SessionStore {
     this.pending = [];
     this.session = session;
     try {
-      const [whole, head] = await Promise.all([api.session(this.id), api.trace(this.id), this.readProcesses()]);
-      this.session = whole;
-      this.lastNs = Math.max(1, await this.clock.timeOf(head.until));
-      this.grow(head);
+      await Promise.all([this.readHead(), this.readProcesses()]);
     } catch (error) {
       this.fail(error);
     }
