@@ -203,49 +203,60 @@ for way in range(3):
 assert wait(pid) == 0
 server.close()
 
+# A child sends to a socket of ours, which takes it.
+def datagrams(name, family, host, send, take):
+    receiver = socket.socket(family, socket.SOCK_DGRAM)
+    receiver.bind((host, 0))
+    address = receiver.getsockname()
+    fact(f"{name}_port", address[1])
+    pid = child(lambda: send(address))
+    fact(f"{name}_sender", pid)
+    take(receiver)
+    assert wait(pid) == 0
+    receiver.close()
+
+
+def one_by_one(family, sizes):
+    def send(address):
+        with socket.socket(family, socket.SOCK_DGRAM) as s:
+            for size in sizes:
+                s.sendto(b"u" * size, address)
+    return send
+
+
+def taking(sizes):
+    def take(receiver):
+        assert sum(len(receiver.recvfrom(2048)[0]) for _ in sizes) == sum(sizes)
+    return take
+
+
+# A child connects to a server of ours, which answers and goes.
+def exchange(name, server, there, back):
+    def client():
+        with socket.socket(server.family) as c:
+            c.connect(server.getsockname())
+            c.sendall(b"q" * there)
+            exactly(c.recv, back)
+    pid = child(client)
+    fact(name, pid)
+    connection, _ = server.accept()
+    exactly(connection.recv, there)
+    connection.sendall(b"r" * back)
+    connection.close()
+    assert wait(pid) == 0
+    server.close()
+
+
 # UDP: 5 datagrams without a connection, one of them empty, received by another process.
-receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-receiver.bind(("127.0.0.1", 0))
-udp = receiver.getsockname()
-fact("udp_port", udp[1])
-def datagrams():
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-        for size in (10, 20, 0, 30, 40):
-            s.sendto(b"u" * size, udp)
-pid = child(datagrams)
-fact("udp_sender", pid)
-assert sum(len(receiver.recvfrom(2048)[0]) for _ in range(5)) == 100
-assert wait(pid) == 0
-receiver.close()
+FIVE = (10, 20, 0, 30, 40)
+datagrams("udp", socket.AF_INET, "127.0.0.1", one_by_one(socket.AF_INET, FIVE), taking(FIVE))
 
 # IPv6 on the loopback: TCP with 200 bytes there and 300 back, UDP with 3 datagrams.
 six = socket.create_server(("::1", 0), family=socket.AF_INET6)
 fact("tcp6_port", six.getsockname()[1])
-def client6():
-    with socket.create_connection(("::1", six.getsockname()[1])) as c:
-        c.sendall(b"s" * 200)
-        exactly(c.recv, 300)
-pid = child(client6)
-fact("tcp6_client", pid)
-connection, _ = six.accept()
-exactly(connection.recv, 200)
-connection.sendall(b"t" * 300)
-connection.close()
-assert wait(pid) == 0
-six.close()
-receiver = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-receiver.bind(("::1", 0))
-udp6 = receiver.getsockname()
-fact("udp6_port", udp6[1])
-def datagrams6():
-    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as s:
-        for size in (11, 22, 33):
-            s.sendto(b"v" * size, udp6)
-pid = child(datagrams6)
-fact("udp6_sender", pid)
-assert sum(len(receiver.recv(2048)) for _ in range(3)) == 66
-assert wait(pid) == 0
-receiver.close()
+exchange("tcp6_client", six, 200, 300)
+THREE = (11, 22, 33)
+datagrams("udp6", socket.AF_INET6, "::1", one_by_one(socket.AF_INET6, THREE), taking(THREE))
 
 # Several datagrams in one call: sendmmsg and recvmmsg, 4 of 7 bytes each.
 class Part(ctypes.Structure):
@@ -267,19 +278,17 @@ def messages():
     return (Message * 4)(*(Message(Header(None, 0, ctypes.pointer(part), 1, None, 0, 0), 0) for part in parts))
 
 
-receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-receiver.bind(("127.0.0.1", 0))
-many = receiver.getsockname()
-fact("many_port", many[1])
-def at_once():
+def at_once(address):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-        s.connect(many)
+        s.connect(address)
         assert check(libc.sendmmsg(s.fileno(), messages(), 4, 0)) == 4
-pid = child(at_once)
-fact("many_sender", pid)
-assert wait(pid) == 0
-assert check(libc.recvmmsg(receiver.fileno(), messages(), 4, 0, None)) == 4
-receiver.close()
+
+
+def all_at_once(receiver):
+    assert check(libc.recvmmsg(receiver.fileno(), messages(), 4, 0, None)) == 4
+
+
+datagrams("many", socket.AF_INET, "127.0.0.1", at_once, all_at_once)
 
 # Unix: a pair (700 bytes in 7 sends), and a named server (50 there, 60 back).
 ours, theirs = socket.socketpair()
@@ -296,19 +305,7 @@ ours.close()
 named = socket.socket(socket.AF_UNIX)
 named.bind("named.sock")
 named.listen()
-def unix_client():
-    with socket.socket(socket.AF_UNIX) as c:
-        c.connect("named.sock")
-        c.sendall(b"q" * 50)
-        exactly(c.recv, 60)
-pid = child(unix_client)
-fact("unix_client", pid)
-connection, _ = named.accept()
-exactly(connection.recv, 50)
-connection.sendall(b"r" * 60)
-connection.close()
-assert wait(pid) == 0
-named.close()
+exchange("unix_client", named, 50, 60)
 
 # A flow that leaves the machine, once the machine has its address.
 for _ in range(600):
