@@ -14,6 +14,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use lava_event::Sha256;
+use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 /// Counted up when templates are made or restored in another way.
@@ -21,6 +22,8 @@ const FORMAT: u32 = 2;
 /// The kernel's file in a template, and in a draft: whoever makes the template puts it there.
 pub const KERNEL: &str = "kernel";
 const MANIFEST: &str = "template.json";
+/// The folder of the makers' locks: it has no manifest, so it is no template.
+const LOCKS: &str = ".locks";
 /// Longest manifest that is read, bytes.
 const MANIFEST_LIMIT: u64 = 64 << 10;
 const PAGE: usize = 4096;
@@ -109,7 +112,7 @@ pub struct Template {
 #[derive(Debug, thiserror::Error)]
 pub enum TemplateError {
     /// A file of it.
-    #[error("template {}: {what}: {source}; remove it with `lava template remove {}`", dir.display(), name(dir))]
+    #[error("template {}: {what}: {source}; it is made anew when a task needs it", dir.display())]
     Damaged {
         /// The folder.
         dir: PathBuf,
@@ -240,6 +243,24 @@ impl TemplateStore {
         Ok(Template::open(&self.dir.join(parts.name()))?.filter(|template| template.parts == *parts))
     }
 
+    /// Keeps others from making the template of these parts, until what is returned is dropped or the process ends. If somebody makes it
+    /// already, `waiting` is told, and this waits.
+    ///
+    /// # Errors
+    /// If the lock can't be made.
+    pub fn lock(&self, parts: &TemplateParts, waiting: impl FnOnce()) -> Result<File, TemplateError> {
+        let (folder, path) = (self.dir.join(LOCKS), self.dir.join(LOCKS).join(parts.name()));
+        let lock = fs::create_dir_all(&folder).and_then(|()| {
+            let lock = File::options().create(true).append(true).open(&path)?;
+            if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+                waiting();
+                flock(&lock, FlockOperation::LockExclusive)?;
+            }
+            Ok(lock)
+        });
+        lock.map_err(|source| TemplateError::Io { path, source })
+    }
+
     /// Names of all, and each with what it is or why it is damaged.
     ///
     /// # Errors
@@ -270,7 +291,10 @@ impl TemplateStore {
         if !plain || !dir.is_dir() {
             return Ok(false);
         }
-        fs::remove_dir_all(&dir).map(|()| true).map_err(|source| TemplateError::Io { path: dir, source })
+        // First out of its place: cut off in the middle, this leaves no template that lacks a file.
+        let out = self.dir.join(format!("{name}.draft-{}", std::process::id()));
+        let removed = fs::rename(&dir, &out).and_then(|()| fs::remove_dir_all(&out));
+        removed.map(|()| true).map_err(|source| TemplateError::Io { path: dir, source })
     }
 
     /// Removes what the template of these parts takes the place of: the same, made with another image, QEMU or tap; what another version
@@ -443,8 +467,29 @@ mod tests {
 
         fs::write(template.ram(), "short").expect("ram");
         let error = store.find(&parts).expect_err("damaged").to_string();
-        assert!(error.contains("ram") && error.contains("lava template remove script-"), "{error}");
+        assert!(error.contains("ram: 5 bytes") && error.contains("made anew"), "{error}");
         assert!(!store.remove("../x").expect("no name") && store.remove(&parts.name()).expect("removed"));
         assert!(store.list().expect("list").is_empty());
+    }
+
+    #[test]
+    fn one_makes_it_and_the_others_wait() {
+        let cache = tempfile::tempdir().expect("folder");
+        let store = TemplateStore::new(cache.path());
+        let (parts, told) = (parts(), std::sync::atomic::AtomicUsize::new(0));
+        let lock = store.lock(&parts, || panic!("nobody else")).expect("lock");
+        let other = TemplateParts { kernel: "6.12".into(), ..parts.clone() };
+        store.lock(&other, || panic!("another template is made at the same time")).expect("lock");
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| {
+                store.lock(&parts, || _ = told.fetch_add(1, std::sync::atomic::Ordering::SeqCst)).expect("lock");
+            });
+            while told.load(std::sync::atomic::Ordering::SeqCst) == 0 {
+                std::thread::yield_now();
+            }
+            assert!(!waiting.is_finished());
+            drop(lock);
+        });
+        assert!(store.list().expect("list").is_empty(), "locks are no templates");
     }
 }

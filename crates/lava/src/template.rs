@@ -116,8 +116,17 @@ pub fn ensure(
         display: profile.display,
         network,
     };
-    if let Some(template) = store.find(&parts)? {
+    if let Ok(Some(template)) = store.find(&parts) {
         return Ok(template);
+    }
+    let lock = store.lock(&parts, || tell(&format!("waiting for the template {}: it is being made", parts.name())))?;
+    match store.find(&parts) {
+        Ok(Some(template)) => return Ok(template),
+        Ok(None) => {}
+        Err(damaged) => {
+            tell(&damaged.to_string());
+            store.remove(&parts.name())?;
+        }
     }
     tell(&format!("making the template {} (once; the guest boots)", parts.name()));
     let draft = store.draft(&parts)?;
@@ -127,6 +136,7 @@ pub fn ensure(
         // What a failed build leaves is of no use; its reason is told.
         let _ = std::fs::remove_dir_all(&draft);
     }
+    drop(lock);
     built.context("the template could not be made")
 }
 
