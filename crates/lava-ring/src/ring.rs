@@ -1,15 +1,18 @@
 //! The rings: layout, producer, consumer.
 //!
 //! ```text
-//! 0     magic "LAVARNG2"      24  wake-up word (futex)       64 + 64*i  ring i: head (u64, producer), tail (u64, consumer),
+//! 0     magic "LAVARNG2"      28  producer state 0/1/2       64 + 64*i  ring i: head (u64, producer), tail (u64, consumer),
 //!                                                                      answer (u64, consumer)
-//! 8     number of rings       28  producer state 0/1/2
+//! 8     number of rings
 //! 16    bytes per ring        32  consumer state 0/1         data of ring i: HEADER + i * bytes per ring
 //!                             40  request (u64, consumer)
 //!                             48  outcome (u64, producer)
 //! ```
 //! A request is its number (from 1) in the upper 32 bits, what it is about in the lower; an outcome the request's number in the upper 32, what came of it in
 //! the lower. One at a time. An answer is the number of the question, shifted left by 8, and a code that is not 0.
+//!
+//! Nobody is woken: a system call per frame would cost the vCPU's thread more than the frame. The consumer looks every few milliseconds; a producer
+//! that finds its ring full, or waits for an answer, looks more often.
 //!
 //! Head and tail count bytes since the beginning and never wrap in practice; a frame is a `u32` length, then the bytes.
 
@@ -19,8 +22,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::thread::futex;
-
 use crate::map::SharedMap;
 
 /// Most rings in one file.
@@ -29,7 +30,6 @@ pub const MAX_RINGS: u32 = 62;
 const MAGIC: u64 = u64::from_le_bytes(*b"LAVARNG2");
 const AT_COUNT: usize = 8;
 const AT_CAPACITY: usize = 16;
-const AT_WAKE: usize = 24;
 const AT_PRODUCER: usize = 28;
 const AT_CONSUMER: usize = 32;
 const AT_REQUEST: usize = 40;
@@ -195,17 +195,12 @@ impl Producer {
             if shared.map.u32(AT_CONSUMER).load(Ordering::Acquire) == CONSUMER_GONE {
                 return false;
             }
-            // Full: wake the consumer and hold this vCPU. A short sleep is cheaper than a second futex on a path that is
-            // taken only when the consumer is the slower side anyway.
-            self.wake();
+            // Full: this vCPU is held.
             std::thread::sleep(Duration::from_micros(100));
         }
         shared.put(ring, head, &(frame.len() as u32).to_le_bytes());
         shared.put(ring, head + 4, frame);
         shared.map.u64(Shared::at_head(ring)).store(head + need as u64, Ordering::Release);
-        if shared.map.u32(AT_WAKE).swap(1, Ordering::AcqRel) == 0 {
-            let _ = futex::wake(shared.map.u32(AT_WAKE), futex::Flags::empty(), 1);
-        }
         true
     }
 
@@ -216,7 +211,6 @@ impl Producer {
         if ring >= self.shared.rings {
             return None;
         }
-        self.wake();
         loop {
             let word = self.shared.map.u64(Shared::at_answer(ring)).load(Ordering::Acquire);
             if word >> 8 == question && word & 0xff != 0 {
@@ -245,15 +239,9 @@ impl Producer {
         self.shared.map.u64(AT_OUTCOME).store(word(number, outcome), Ordering::Release);
     }
 
-    fn wake(&self) {
-        self.shared.map.u32(AT_WAKE).store(1, Ordering::Release);
-        let _ = futex::wake(self.shared.map.u32(AT_WAKE), futex::Flags::empty(), 1);
-    }
-
     /// Says that no frame will follow.
     pub fn close(&self) {
         self.shared.map.u32(AT_PRODUCER).store(PRODUCER_GONE, Ordering::Release);
-        self.wake();
     }
 }
 
@@ -314,20 +302,6 @@ impl Consumer {
     #[must_use]
     pub fn requester(&self) -> Requester {
         Requester { shared: Arc::clone(&self.shared), last: 0 }
-    }
-
-    /// Waits until something was pushed, the producer closed, or `timeout` is over.
-    pub fn wait(&self, timeout: Duration) {
-        let word = self.shared.map.u32(AT_WAKE);
-        if word.swap(0, Ordering::AcqRel) != 0 {
-            return;
-        }
-        let timeout = rustix::time::Timespec {
-            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(timeout.subsec_nanos()),
-        };
-        let _ = futex::wait(word, futex::Flags::empty(), 0, Some(&timeout));
-        word.store(0, Ordering::Release);
     }
 
     /// True once a producer has attached.
@@ -432,7 +406,7 @@ mod tests {
             .collect();
         let mut next = [0u32; 2];
         while next != [20_000; 2] {
-            consumer.wait(Duration::from_millis(50));
+            std::thread::yield_now();
             consumer
                 .drain(&mut |ring, frame| {
                     let number = u32::from_le_bytes(frame[..4].try_into().unwrap());

@@ -19,6 +19,8 @@ const BOOT: Duration = Duration::from_secs(240);
 const MEMORY_MIB: u64 = 1024;
 /// As lava-microvisor's.
 const RING: usize = 4 << 20;
+/// As lava-microvisor's.
+const TICK: Duration = Duration::from_millis(2);
 const VCPUS: u32 = 2;
 /// Let what starts late in the boot come to rest.
 const REST: Duration = Duration::from_secs(5);
@@ -104,7 +106,7 @@ impl Guest {
         let (count, stop) = (events.clone(), done.clone());
         let draining = std::thread::spawn(move || {
             while !stop.load(Ordering::Relaxed) {
-                consumer.wait(Duration::from_millis(50));
+                std::thread::sleep(TICK);
                 let _ = consumer.drain(&mut |_, _| _ = count.fetch_add(1, Ordering::Relaxed));
             }
         });
