@@ -3,6 +3,7 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use crate::{
@@ -574,9 +575,9 @@ pub enum Kind {
         /// Its number.
         number: u64,
         /// Its name.
-        name: String,
+        name: Cow<'static, str>,
         /// `x64`, `x32` or `i386`.
-        abi: String,
+        abi: Cow<'static, str>,
         /// Its arguments.
         arguments: Vec<ApiArgument>,
         /// What it returned; -4095..-1 are errors.

@@ -1,5 +1,6 @@
 //! What events speak of: files, rights, ends of connections, regions.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -303,7 +304,7 @@ pub enum Writer {
 #[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
 pub struct ApiArgument {
     /// Its name in the kernel's source.
-    pub name: String,
+    pub name: Cow<'static, str>,
     /// Its value as passed.
     pub value: u64,
     /// What it points to or stands for, in words: text, flags, a file's path. Read when the call returned.

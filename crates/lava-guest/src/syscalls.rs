@@ -7,7 +7,8 @@
 //! Limits: a call that the kernel does not describe (compat calls of i386, a few without parameters' names) has none, and its
 //! registers are shown as they are.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Mutex, PoisonError};
 
 use crate::btf::Types;
 use crate::elf::Elf;
@@ -45,7 +46,7 @@ pub enum Content {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parameter {
     /// Its name in the kernel's source.
-    pub name: String,
+    pub name: &'static str,
     /// What it points to.
     pub content: Content,
 }
@@ -54,7 +55,7 @@ pub struct Parameter {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Call {
     /// Its name, as programs call it.
-    pub name: String,
+    pub name: &'static str,
     /// Its parameters; None if the kernel does not say.
     pub parameters: Option<Vec<Parameter>>,
 }
@@ -97,7 +98,7 @@ impl Syscalls {
         let mut calls = HashMap::new();
         let call = |function: &str| {
             let public = PUBLIC.iter().find(|(inner, _)| *inner == function);
-            let name = public.map_or(function, |(_, public)| public).to_owned();
+            let name = public.map_or_else(|| kept(function), |&(_, public)| public);
             Call { name, parameters: described.get(function).cloned() }
         };
         let functions: HashMap<u64, &str> = symbols
@@ -118,7 +119,7 @@ impl Syscalls {
         for (abi, number, name) in fixed() {
             let inner = PUBLIC.iter().find(|(_, public)| *public == name && abi == Abi::X32);
             let parameters = described.get(inner.map_or(name, |(inner, _)| inner)).cloned();
-            calls.insert((abi, number), Call { name: name.to_owned(), parameters });
+            calls.insert((abi, number), Call { name, parameters });
         }
         Ok(Self(calls))
     }
@@ -175,21 +176,34 @@ fn metadata(elf: &Elf<'_>, symbols: &Symbols, types: &Types) -> Result<HashMap<S
             let base = if count == 0 { 0 } else { word(at.wrapping_add(base))? };
             (0..count).map(|index| text(word(base.wrapping_add(index * 8))?)).collect()
         };
-        Some((called, parameters(&list(types_at)?, list(names_at)?)))
+        Some((called, parameters(&list(types_at)?, &list(names_at)?)))
     };
     let places = (start..stop).step_by(8).take(MAX_CALLS);
     Ok(places.filter_map(|place| one(word(place)?)).collect())
 }
 
 /// Puts types and names together.
-fn parameters(types: &[String], names: Vec<String>) -> Vec<Parameter> {
+fn parameters(types: &[String], names: &[String]) -> Vec<Parameter> {
     let lengths: Vec<bool> = names.iter().map(|name| matches!(name.as_str(), "count" | "len" | "size")).collect();
     let content = |index: usize| match types.get(index).map(String::as_str) {
         Some("const char *") if lengths.get(index + 1) == Some(&true) => Content::Bytes,
         Some("const char *") => Content::Text,
         _ => Content::None,
     };
-    names.into_iter().enumerate().map(|(index, name)| Parameter { name, content: content(index) }).collect()
+    names.iter().enumerate().map(|(index, name)| Parameter { name: kept(name), content: content(index) }).collect()
+}
+
+/// The name, for as long as the process lives, once: every call that is traced names it. They come out of the kernel's file, which is not the
+/// guest's to change, and are bounded as that is read.
+fn kept(name: &str) -> &'static str {
+    static NAMES: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = names.get(name) {
+        return known;
+    }
+    let name: &'static str = Box::leak(name.into());
+    names.insert(name);
+    name
 }
 
 #[cfg(test)]
@@ -208,11 +222,11 @@ mod tests {
     #[test]
     fn what_is_text() {
         let own = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
-        let write = parameters(&own(&["unsigned int", "const char *", "size_t"]), own(&["fd", "buf", "count"]));
+        let write = parameters(&own(&["unsigned int", "const char *", "size_t"]), &own(&["fd", "buf", "count"]));
         assert_eq!(write[1].content, Content::Bytes);
-        let open = parameters(&own(&["int", "const char *", "int"]), own(&["dfd", "filename", "flags"]));
+        let open = parameters(&own(&["int", "const char *", "int"]), &own(&["dfd", "filename", "flags"]));
         assert_eq!(open[1].content, Content::Text);
-        let read = parameters(&own(&["unsigned int", "char *", "size_t"]), own(&["fd", "buf", "count"]));
+        let read = parameters(&own(&["unsigned int", "char *", "size_t"]), &own(&["fd", "buf", "count"]));
         assert_eq!(read[1].content, Content::None);
     }
 

@@ -143,7 +143,7 @@ fn system_calls() {
         let check = |abi, number, name: &str, parameters: &[&str]| {
             let call = calls.get(abi, number).unwrap_or_else(|| panic!("{} {number}", kernel.release));
             assert_eq!(call.name, name);
-            let known: Vec<&str> = call.parameters.iter().flatten().map(|p| p.name.as_str()).collect();
+            let known: Vec<&str> = call.parameters.iter().flatten().map(|p| p.name).collect();
             assert_eq!(known, parameters, "{name}");
         };
         check(Abi::X64, 0, "read", &["fd", "buf", "count"]);

@@ -12,19 +12,30 @@ use lava_ring::Producer;
 
 /// Bytes of content in one frame.
 const PIECE: usize = 128 * 1024;
+/// Room that is kept for the next frame, bytes: for nearly every event.
+const ROOM: usize = 16 * 1024;
+
+/// Of each ring.
+#[derive(Default)]
+struct Slot {
+    /// Of the last frame.
+    number: u64,
+    /// The frame as bytes, kept for its room.
+    bytes: Vec<u8>,
+}
 
 /// The way out.
 pub struct Emitter {
     producer: Producer,
     origin_ns: u64,
-    numbers: Vec<Mutex<u64>>,
+    slots: Vec<Mutex<Slot>>,
     lost: AtomicU64,
 }
 
 impl Emitter {
     pub fn new(producer: Producer, origin_ns: u64) -> Self {
-        let numbers = (0..producer.rings()).map(|_| Mutex::new(0)).collect();
-        Self { producer, origin_ns, numbers, lost: AtomicU64::new(0) }
+        let slots = (0..producer.rings()).map(|_| Mutex::default()).collect();
+        Self { producer, origin_ns, slots, lost: AtomicU64::new(0) }
     }
 
     /// Session time, ns.
@@ -61,33 +72,35 @@ impl Emitter {
     /// Emits a `file.content` event and the content before it, in pieces.
     pub fn emit_content(&self, vcpu: u32, event: Event, content: &[u8]) {
         // One lock for all: nothing of the same ring comes between.
-        let Some((ring, mut number)) = self.slot(vcpu) else { return };
+        let Some((ring, mut slot)) = self.slot(vcpu) else { return };
         for piece in content.chunks(PIECE) {
-            self.push(ring, &mut number, Frame::Content(piece.to_vec()));
+            self.push(ring, &mut slot, Frame::Content(piece.to_vec()));
         }
-        self.push(ring, &mut number, Frame::Event(event));
+        self.push(ring, &mut slot, Frame::Event(event));
     }
 
-    fn slot(&self, vcpu: u32) -> Option<(u32, std::sync::MutexGuard<'_, u64>)> {
+    fn slot(&self, vcpu: u32) -> Option<(u32, std::sync::MutexGuard<'_, Slot>)> {
         let ring = vcpu.min(self.producer.rings().saturating_sub(1));
-        Some((ring, self.numbers.get(ring as usize)?.lock().ok()?))
+        Some((ring, self.slots.get(ring as usize)?.lock().ok()?))
     }
 
     fn send(&self, vcpu: u32, frame: Frame) -> (u32, u64) {
         // Under the lock, so that numbers and times rise together also when the process ends while a vCPU runs.
-        let Some((ring, mut number)) = self.slot(vcpu) else { return (u32::MAX, 0) };
-        self.push(ring, &mut number, frame);
-        (ring, *number)
+        let Some((ring, mut slot)) = self.slot(vcpu) else { return (u32::MAX, 0) };
+        self.push(ring, &mut slot, frame);
+        (ring, slot.number)
     }
 
-    fn push(&self, ring: u32, number: &mut u64, mut frame: Frame) {
-        *number += 1;
+    fn push(&self, ring: u32, slot: &mut Slot, mut frame: Frame) {
+        slot.number += 1;
         if let Frame::Event(event) | Frame::Ask(event) = &mut frame {
             event.time_ns = self.now_ns();
         }
-        let mut bytes = number.to_le_bytes().to_vec();
-        codec::encode(&frame, &mut bytes);
-        if !self.producer.push(ring, &bytes) {
+        slot.bytes.clear();
+        slot.bytes.shrink_to(ROOM);
+        slot.bytes.extend_from_slice(&slot.number.to_le_bytes());
+        codec::encode(&frame, &mut slot.bytes);
+        if !self.producer.push(ring, &slot.bytes) {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }

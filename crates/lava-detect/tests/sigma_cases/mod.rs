@@ -104,8 +104,8 @@ pub fn events(text: &str) -> Vec<Event> {
         }
         "api" => {
             let value = u64::from_str_radix(parts[3], 16).unwrap();
-            let arguments = vec![ApiArgument { name: "first".to_owned(), value, text: None }];
-            let (number, name, abi) = (parts[1].parse().unwrap(), parts[2].to_owned(), "x64".to_owned());
+            let arguments = vec![ApiArgument { name: "first".into(), value, text: None }];
+            let (number, name, abi) = (parts[1].parse().unwrap(), parts[2].to_owned().into(), "x64".into());
             act(Kind::ApiCall { number, name, abi, arguments, result: 0 })
         }
         "dns" => act(dns(parts[1].parse().unwrap(), parts[2])),

@@ -10,6 +10,7 @@
 //! thread is killed is not told. Results -512 to -516 are the kernel's own (`ERESTARTSYS`..): a signal came, and the call is made
 //! again or ends with `EINTR`. What a call writes into memory is not decoded.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Mutex;
 
@@ -17,7 +18,7 @@ use lava_event::{ApiArgument, GuestText, Kind};
 use lava_guest::kernel::Kernel;
 use lava_guest::linux::regs::{UserRegisters, read_registers};
 use lava_guest::memory::{Unreadable, Virtual};
-use lava_guest::syscalls::{Abi, Content, Syscalls};
+use lava_guest::syscalls::{Abi, Call, Content, Syscalls};
 
 use crate::introspect::Context;
 
@@ -28,20 +29,15 @@ const MAX_PENDING: usize = 64 * 1024;
 /// `__X32_SYSCALL_BIT` (arch/x86/include/uapi/asm/unistd.h)
 const X32_BIT: u32 = 0x4000_0000;
 
-/// An argument of a call under way.
-struct Argument {
-    name: String,
-    value: u64,
-    content: Content,
-    text: Option<GuestText>,
-}
+/// Arguments of a system call.
+const ARGUMENTS: usize = 6;
 
 /// A call under way.
 struct Pending {
     number: u32,
-    name: String,
     abi: Abi,
-    arguments: Vec<Argument>,
+    values: [u64; ARGUMENTS],
+    texts: [Option<GuestText>; ARGUMENTS],
 }
 
 /// The kernel's calls, and those under way by the address of their saved registers.
@@ -87,22 +83,10 @@ fn enter(context: &Context<'_>, abi: Abi, number: impl Fn(&UserRegisters) -> u32
         Abi::I386 => [user.bx, user.cx, user.dx, user.si, user.di, user.bp].map(|value| value & 0xffff_ffff),
     };
     let call = trace.calls.get(abi, number);
-    let mut arguments: Vec<Argument> = match call.and_then(|call| call.parameters.as_ref()) {
-        Some(parameters) => parameters
-            .iter()
-            .zip(values)
-            .map(|(known, value)| Argument { name: known.name.clone(), value, content: known.content, text: None })
-            .collect(),
-        None => (1..)
-            .zip(values)
-            .map(|(n, value)| Argument { name: format!("arg{n}"), value, content: Content::None, text: None })
-            .collect(),
-    };
-    decode(&memory, &mut arguments);
-    let name = call.map_or_else(|| format!("syscall_{number}"), |call| call.name.clone());
-    let pending = Pending { number, name, abi, arguments };
-    if matches!(pending.name.as_str(), "exit" | "exit_group") {
-        return tell(context, pending, 0);
+    let mut pending = Pending { number, abi, values, texts: Default::default() };
+    decode(&memory, call, &mut pending);
+    if call.is_some_and(|call| matches!(call.name, "exit" | "exit_group")) {
+        return tell(context, call, pending, 0);
     }
     if let Ok(mut all) = trace.pending.lock() {
         if all.len() >= MAX_PENDING {
@@ -122,41 +106,52 @@ pub fn leave(context: &Context<'_>) -> Result<(), Unreadable> {
     let address = context.argument(0)?;
     let Some(mut pending) = trace.pending.lock().ok().and_then(|mut all| all.remove(&address)) else { return Ok(()) };
     let memory = context.memory();
-    decode(&memory, &mut pending.arguments);
+    let call = trace.calls.get(pending.abi, pending.number);
+    decode(&memory, call, &mut pending);
     let result = memory.u64(address.wrapping_add(areas.regs.ax))?;
     // A 32-bit program gets 32 bits.
     let result = if pending.abi == Abi::I386 { i64::from(result as u32 as i32) } else { result as i64 };
-    tell(context, pending, result)
+    tell(context, call, pending, result)
 }
 
 /// Reads text that was not read yet.
-fn decode(memory: &dyn Virtual, arguments: &mut [Argument]) {
-    for index in 0..arguments.len() {
-        let length = arguments.get(index + 1).map_or(0, |next| next.value);
-        let Some(argument) = arguments.get_mut(index).filter(|one| one.text.is_none() && one.value != 0) else {
+fn decode(memory: &dyn Virtual, call: Option<&Call>, pending: &mut Pending) {
+    let parameters = call.and_then(|call| call.parameters.as_deref()).unwrap_or_default();
+    for (index, parameter) in parameters.iter().enumerate() {
+        let (Some(&value), Some(text)) = (pending.values.get(index), pending.texts.get_mut(index)) else { return };
+        if text.is_some() || value == 0 {
             continue;
-        };
-        argument.text = match argument.content {
+        }
+        *text = match parameter.content {
             Content::None => None,
             Content::Text => {
-                let text = memory.read_cstr(argument.value, MAX_TEXT);
+                let text = memory.read_cstr(value, MAX_TEXT);
                 (!text.truncated || !text.bytes.is_empty()).then(|| text.bytes.into())
             }
             Content::Bytes => {
-                let bytes = memory.read_vec(argument.value, length, MAX_TEXT);
+                let length = pending.values.get(index + 1).copied().unwrap_or(0);
+                let bytes = memory.read_vec(value, length, MAX_TEXT);
                 (!bytes.is_empty() || length == 0).then(|| bytes.into())
             }
         };
     }
 }
 
-fn tell(context: &Context<'_>, call: Pending, result: i64) -> Result<(), Unreadable> {
-    let argument = |known: Argument| ApiArgument { name: known.name, value: known.value, text: known.text };
+/// What registers are called whose meaning the kernel does not tell.
+const UNNAMED: [&str; ARGUMENTS] = ["arg1", "arg2", "arg3", "arg4", "arg5", "arg6"];
+
+fn tell(context: &Context<'_>, call: Option<&Call>, pending: Pending, result: i64) -> Result<(), Unreadable> {
+    let given = pending.values.into_iter().zip(pending.texts);
+    let argument = |(name, (value, text))| ApiArgument { name: Cow::Borrowed(name), value, text };
+    let arguments = match call.and_then(|call| call.parameters.as_ref()) {
+        Some(parameters) => parameters.iter().map(|parameter| parameter.name).zip(given).map(argument).collect(),
+        None => UNNAMED.into_iter().zip(given).map(argument).collect(),
+    };
     context.emit(Kind::ApiCall {
-        number: u64::from(call.number),
-        name: call.name,
-        abi: call.abi.name().to_owned(),
-        arguments: call.arguments.into_iter().map(argument).collect(),
+        number: u64::from(pending.number),
+        name: call.map_or_else(|| format!("syscall_{}", pending.number).into(), |call| call.name.into()),
+        abi: pending.abi.name().into(),
+        arguments,
         result,
     })
 }

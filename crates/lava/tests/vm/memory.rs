@@ -193,7 +193,7 @@ fn lava_saw(events: &[Event]) -> BTreeMap<(String, Outcome), usize> {
                     -4095..=-1 => Some(Err(())),
                     number => Some(Ok(*number)),
                 };
-                *seen.entry((name.clone(), outcome)).or_default() += 1;
+                *seen.entry((name.clone().into_owned(), outcome)).or_default() += 1;
             }
             _ => {}
         }
@@ -288,7 +288,7 @@ fn check_i386(ran: &Ran, count: usize) {
         .iter()
         .filter_map(|event| match &event.kind {
             Kind::ApiCall { name, abi, result, .. } if abi == "i386" => {
-                Some((name.as_str(), *result, event.process.as_ref().unwrap().pid))
+                Some((&**name, *result, event.process.as_ref().unwrap().pid))
             }
             _ => None,
         })
