@@ -124,11 +124,12 @@ impl Peer {
         outcome.with(Verdict::Answered, emit::echo_reply(ip.route, [head[4], head[5], head[6], head[7]], data))
     }
 
-    /// With what the policy says of the packet's flow: asked if this is its first.
+    /// With what the policy says of the packet's flow: asked if it was not yet. A flow that is known may have begun with a packet that
+    /// is not asked about, a damaged one.
     fn ruled(&self, ip: &Ipv4<'_>, outcome: Outcome, would: Verdict, at: At, report: &mut Report<'_>) -> Outcome {
         let ends = ip.ends(outcome.ports);
         match self.flows.ruling(&(outcome.protocol, ends.origin, ends.destination)) {
-            Some(ruling) => Outcome { ruling, ..outcome },
+            Some(ruling) => Outcome { ruling: Some(ruling), ..outcome },
             None => {
                 let ruling = report.flow(outcome.protocol, ends, would, at.frame);
                 ruled(outcome, ruling)

@@ -117,6 +117,20 @@ fn a_flow_of_datagrams_is_asked_about_once() {
 }
 
 #[test]
+fn a_damaged_datagram_spares_no_question() {
+    let (mut peer, gate) = (peer(Mode::Simulated), Scripted::new(Action::Deny, FLOWS));
+    let beacon = emit::udp(route(WORLD), 40_000, 4444, b"beacon");
+    let mut damaged = beacon.clone();
+    *damaged.last_mut().unwrap() ^= 1; // Padding.
+    damaged[emit::ETHERNET + 28] ^= 1; // The first byte of what it says: its checksum is wrong.
+    for (frame, answered, asked) in [(&damaged, false, 0), (&beacon, true, 1), (&damaged, false, 0), (&beacon, true, 0)] {
+        assert_eq!(give(&mut peer, frame, &gate).0.is_some(), answered, "refused, where it is taken note of");
+        assert_eq!(gate.taken().len(), asked);
+    }
+    assert_eq!(peer.end(std::time::Duration::ZERO).len(), 0, "nothing was taken");
+}
+
+#[test]
 fn pings_wait_and_what_makes_the_network_work_does_not() {
     let gate = Scripted::new(Action::Deny, FLOWS);
     let mut peer = peer(Mode::Simulated);
