@@ -22,6 +22,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("fdisk", "partitions the guest's disk"),
     ("bubblewrap", "makes the cage that QEMU runs in"),
     ("util-linux", "setpriv demotes QEMU to an unprivileged user"),
+    ("passt", "is the way to the real network, for `lava run --net egress`"),
+    ("iproute2", "makes the network that tests of it reach"),
     ("tshark", "judges the network's captures in tests"),
     ("default-jdk-headless", "compiles the scenario's applet"),
     ("python3", "helps the tests"),

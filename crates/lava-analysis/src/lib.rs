@@ -6,6 +6,7 @@
 //! *Invariant:* no I/O, no clock. Whoever calls writes the evidence, and before that.
 #![forbid(unsafe_code)]
 
+mod names;
 mod usual;
 mod what_if;
 
@@ -57,6 +58,7 @@ pub struct Analysis {
     detector: Detector,
     /// What is usual for the profile, if there is a baseline.
     usual: Option<usual::Usual>,
+    names: names::Names,
 }
 
 impl Analysis {
@@ -100,6 +102,7 @@ impl Analysis {
     /// Takes the session's next event. What it changes in the graph: [`Graph::deltas_since`].
     pub fn observe(&mut self, event: &Event) -> Observed {
         self.graph.apply(event);
+        self.names.observe(event);
         let mut findings = self.detector.observe(event, &View(&self.graph));
         if let Some(usual) = &mut self.usual {
             usual.observe(event, &self.graph);
@@ -135,6 +138,7 @@ impl Analysis {
                 _ => "",
             },
             in_baseline: self.usual.as_ref().is_some_and(|usual| usual.holds(event, &self.graph)),
+            names: self.names.of(event),
         }
     }
 }

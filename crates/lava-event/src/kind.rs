@@ -455,7 +455,8 @@ pub enum Kind {
         origin: NetEndpoint,
         /// The other end.
         destination: NetEndpoint,
-        /// What our network did with it, in a word: `refused`, `dropped`, `answered`, `accepted`; `asked`: what the policy said, and
+        /// What our network did with it, in a word: `refused`, `dropped`, `answered`, `accepted`, `passed` (names to the host's resolver, in
+        /// egress mode); `asked`: what the policy said, and
         /// the decision about this event says what that was.
         answer: String,
         /// Number of the frame in traffic.pcapng, from 1.
@@ -768,7 +769,8 @@ pub enum Kind {
         /// Who asked: `analyst (user 1000)`, the host's user.
         by: String,
     },
-    /// The guest asked for a name and our simulated network answered.
+    /// The guest asked for a name and our simulated network answered; in egress mode told twice of a name that is passed on to the host's
+    /// resolver: when it is asked for, without an address, and with the addresses of the answer, if there are any.
     #[serde(rename = "net.dns")]
     NetDns {
         /// Transport protocol.
@@ -779,13 +781,14 @@ pub enum Kind {
         question: GuestText,
         /// Type of the record asked for (IANA's number: 1 is A, 28 is AAAA).
         qtype: u16,
-        /// The made-up addresses of the answer, unless the policy was asked and said otherwise; empty: the name exists and has no such
-        /// record, or all names are refused.
+        /// The addresses of the answer, unless the policy was asked and said otherwise: made up (198.18.0.0/15), or in egress mode the
+        /// real ones; empty: the name exists and has no such record, or all names are refused.
         addresses: Vec<IpAddr>,
         /// Number of the query's frame in traffic.pcapng, from 1.
         frame: u64,
     },
-    /// A connection, or an exchange of datagrams, that our simulated network took part in has ended.
+    /// A connection, or an exchange of datagrams or pings, that our simulated network took part in or that was passed on to the real
+    /// network has ended.
     #[serde(rename = "net.stream")]
     NetStream {
         /// Transport protocol.
@@ -855,7 +858,7 @@ pub enum Kind {
         /// Number of the frame in traffic.pcapng with which the request was whole, from 1.
         frame: u64,
     },
-    /// The guest began TLS with a host of our simulated network.
+    /// The guest began TLS with a host of our simulated network, or of the real one, which it is only passed on to.
     #[serde(rename = "net.tls")]
     NetTls {
         /// The guest's end.
@@ -874,7 +877,7 @@ pub enum Kind {
         ja3: String,
         /// Fingerprint of its hello: JA4; empty likewise.
         ja4: String,
-        /// `established`, or why it was not: most often that the guest does not trust our certificate.
+        /// `established`, or why it was not: most often that the guest does not trust our certificate; or that it was passed on.
         outcome: String,
         /// Number of a frame of the handshake in traffic.pcapng, from 1.
         frame: u64,

@@ -82,7 +82,7 @@ pub(crate) enum About {
         received: u64,
     },
     Name {
-        /// What our simulated network answered.
+        /// What the guest was answered.
         answers: Vec<IpAddr>,
         /// False if any program of the guest may have asked.
         by_task: bool,
@@ -180,6 +180,11 @@ impl Summary {
     }
 }
 
+/// True for the addresses that our simulated network gives to names.
+fn is_made_up(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V4(ip) if matches!(ip.octets(), [198, 18 | 19, ..]))
+}
+
 /// True for an address that is somebody's on the internet, or may be: not of a local network, a provider's (RFC 6598) or a test
 /// bench's (RFC 2544), not of the machine itself, not reserved.
 pub(crate) fn is_outside(address: IpAddr) -> bool {
@@ -242,7 +247,8 @@ impl Gather {
             Kind::VmTask { path, .. } => self.task_path = Some(text::plain(path)),
             Kind::NetDns { question, addresses, .. } => {
                 if self.made_up.len() < THINGS {
-                    self.made_up.extend(addresses);
+                    // In egress mode they are real.
+                    self.made_up.extend(addresses.iter().filter(|address| is_made_up(**address)));
                 }
                 self.name(seen, question, addresses);
             }

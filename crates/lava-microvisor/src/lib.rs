@@ -2,6 +2,7 @@
 //!
 //! * [`Profiles`]: what kind of task a file is, and how such a task is opened in the guest.
 //! * [`qemu`]: finding QEMU, its command line, its process, which never outlives the supervisor.
+//! * [`passt`]: the way to the real network, where a session has one.
 //! * [`qmp`]: speaking with it.
 //! * [`stream`]: the tap's rings, the disk, the network and the microvisor itself merged into ONE ordered stream.
 //! * [`template`]: guests that have booted, saved, and cloned in a blink.
@@ -14,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod machine;
+pub mod passt;
 pub mod profile;
 pub mod qemu;
 pub mod qmp;

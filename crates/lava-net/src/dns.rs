@@ -1,13 +1,14 @@
 //! Answers DNS queries: with REFUSED (RFC 1035 section 4.1.1, RCODE 5), so that resolvers give up at once, or, in a
-//! simulated network, every name's A record with a made-up address.
+//! simulated network, every name's A record with a made-up address. Reads what a real resolver answered.
 //!
 //! Limits: the question is repeated only if there is exactly one and it is well-formed, as glibc wants it. Only class IN and
 //! opcode QUERY get an answer other than REFUSED; no EDNS; [`CAPACITY`] names, what comes behind them is refused.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use lava_event::{Kind, NetEndpoint, Protocol};
+use smoltcp::wire::{DnsFlags, DnsPacket, DnsQuestion, DnsRecord, DnsRecordData};
 
 const HEADER: usize = 12;
 const REFUSED: u8 = 5;
@@ -46,14 +47,13 @@ pub struct Names(HashMap<Vec<u8>, Ipv4Addr>);
 impl Asked {
     /// The event.
     pub fn told(self, protocol: Protocol, origin: NetEndpoint, frame: u64) -> Kind {
-        Kind::NetDns {
-            protocol,
-            origin,
-            question: self.name.into(),
-            qtype: self.qtype,
-            addresses: self.address.into_iter().map(Into::into).collect(),
-            frame,
-        }
+        let addresses = self.address.into_iter().map(Into::into).collect();
+        self.answered(protocol, addresses, origin, frame)
+    }
+
+    /// The event of an answer that is not ours.
+    pub fn answered(self, protocol: Protocol, addresses: Vec<IpAddr>, origin: NetEndpoint, frame: u64) -> Kind {
+        Kind::NetDns { protocol, origin, question: self.name.into(), qtype: self.qtype, addresses, frame }
     }
 }
 
@@ -100,18 +100,57 @@ impl Names {
     }
 }
 
+/// The labels of a well-formed name.
+fn labels(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (&length, behind) = rest.split_first().filter(|(length, _)| **length > 0)?;
+        let (label, behind) = behind.split_at(usize::from(length).min(behind.len()));
+        rest = behind;
+        Some(label)
+    })
+}
+
 /// A well-formed name as it is written: for people, and as a key.
-fn dotted(mut labels: &[u8]) -> Vec<u8> {
-    let mut name = Vec::new();
-    while let Some((&length @ 1.., rest)) = labels.split_first() {
-        let (label, rest) = rest.split_at(usize::from(length).min(rest.len()));
-        if !name.is_empty() {
-            name.push(b'.');
-        }
-        name.extend(label.to_ascii_lowercase());
-        labels = rest;
+fn dotted(name: &[u8]) -> Vec<u8> {
+    labels(name).map(<[u8]>::to_ascii_lowercase).collect::<Vec<_>>().join(&b'.')
+}
+
+/// Addresses of an answer that are told.
+const MOST_ADDRESSES: usize = 64;
+
+/// The number of a resolver's reply, and the addresses in its answer, whoever's they are: a name may be another's alias (RFC 1035
+/// section 3.3.1). `None`: it is none, or makes no sense.
+pub fn heard(message: &[u8]) -> Option<(u16, Vec<IpAddr>)> {
+    let packet = DnsPacket::new_checked(message).ok()?;
+    if !packet.flags().contains(DnsFlags::RESPONSE) {
+        return None;
     }
-    name
+    let mut rest = packet.payload();
+    for _ in 0..packet.question_count() {
+        rest = DnsQuestion::parse(rest).ok()?.0;
+    }
+    let mut addresses = Vec::new();
+    for _ in 0..packet.answer_record_count() {
+        let Ok((behind, record)) = DnsRecord::parse(rest) else { break };
+        rest = behind;
+        let address: IpAddr = match record.data {
+            DnsRecordData::A(address) => address.into(),
+            DnsRecordData::Aaaa(address) => address.into(),
+            _ => continue,
+        };
+        if addresses.len() < MOST_ADDRESSES && !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    Some((packet.transaction_id(), addresses))
+}
+
+/// True if a query is for a name as hosts have (RFC 1123 section 2.1, and the underscore of services): nothing in it can be taken for
+/// another name, or for a part of one, by who reads it with dots.
+pub fn is_plain(query: &[u8]) -> bool {
+    let Some(question) = query.get(HEADER..).and_then(question) else { return false };
+    let plain = |label: &[u8]| label.iter().all(|&byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    labels(question).count() > 0 && labels(question).all(plain)
 }
 
 /// REFUSED, to a message on port 53; `None` if it is no query.

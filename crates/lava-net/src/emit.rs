@@ -87,6 +87,20 @@ pub fn arp_reply(who: Ipv4Addr, asker_mac: EthernetAddress, asker: Ipv4Addr) -> 
     bytes
 }
 
+/// The guest asks who the gateway is (RFC 826).
+pub fn arp_request(guest: EthernetAddress) -> Vec<u8> {
+    let request = ArpRepr::EthernetIpv4 {
+        operation: ArpOperation::Request,
+        source_hardware_addr: guest,
+        source_protocol_addr: lan::GUEST,
+        target_hardware_addr: EthernetAddress([0; 6]),
+        target_protocol_addr: lan::GATEWAY,
+    };
+    let mut bytes = ethernet(EthernetAddress::BROADCAST, guest, EthernetProtocol::Arp, request.buffer_len());
+    request.emit(&mut ArpPacket::new_unchecked(&mut bytes[ETHERNET..]));
+    bytes
+}
+
 /// A datagram.
 pub fn udp(route: Route, from_port: u16, to_port: u16, payload: &[u8]) -> Vec<u8> {
     ipv4(route, IpProtocol::Udp, UDP + payload.len(), |buffer| {
@@ -109,12 +123,17 @@ pub fn tcp_reset(route: Route, segment: &TcpPacket<&[u8]>) -> Vec<u8> {
         // SYN and FIN take a number each: `segment_len` counts them.
         (TcpSeqNumber(0), Some(TcpSeqNumber(segment.seq_number().0.wrapping_add_unsigned(length_of(segment)))))
     };
+    reset(route, (segment.dst_port(), segment.src_port()), seq_number.0, ack_number.map(|number| number.0))
+}
+
+/// A reset from a port to another, with the number that is next in sequence, and what it acknowledges.
+pub fn reset(route: Route, (from, to): (u16, u16), sequence: i32, acknowledged: Option<i32>) -> Vec<u8> {
     let reset = TcpRepr {
-        src_port: segment.dst_port(),
-        dst_port: segment.src_port(),
+        src_port: from,
+        dst_port: to,
         control: TcpControl::Rst,
-        seq_number,
-        ack_number,
+        seq_number: TcpSeqNumber(sequence),
+        ack_number: acknowledged.map(TcpSeqNumber),
         window_len: 0,
         window_scale: None,
         max_seg_size: None,

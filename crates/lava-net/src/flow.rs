@@ -39,9 +39,9 @@ pub struct Flows {
 }
 
 impl Flows {
-    /// What the policy said when the flow began; `None`: the flow is not known. Within: it was not asked.
-    pub fn ruling(&self, flow: &Flow) -> Option<Option<Action>> {
-        self.entries.get(flow).map(|entry| entry.ruling)
+    /// What the policy said when it was asked about the flow; `None`: it was not, as far as is known.
+    pub fn ruling(&self, flow: &Flow) -> Option<Action> {
+        self.entries.get(flow).and_then(|entry| entry.ruling)
     }
 
     /// Notes a packet, and what the policy says of its flow. True if its flow is new: never seen, forgotten, or opened again after it was closed.
@@ -52,7 +52,8 @@ impl Flows {
             Some(entry) => {
                 self.order.remove(&entry.used);
                 let reopened = entry.closed && step.opens;
-                *entry = Entry { closed: step.closes || (entry.closed && !reopened), used: self.clock, ruling };
+                let closed = step.closes || (entry.closed && !reopened);
+                *entry = Entry { closed, used: self.clock, ruling: ruling.or(entry.ruling) };
                 reopened
             }
             None => {

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use lava_event::NetEndpoint;
+use lava_event::{Action, Kind, NetEndpoint};
 use smoltcp::wire::{EthernetFrame, IpProtocol, Ipv4Packet, TcpPacket, UdpPacket};
 
-use crate::gate::Open;
+use crate::gate::{Gate, Open, Outcomes, Waits};
 use crate::lan;
 use crate::peer::Peer;
 use crate::service::Service;
@@ -37,6 +37,38 @@ pub fn frames(bytes: &[u8]) {
         peer.tick(now, &mut Open);
         peer.deadline(now);
     }
+    peer.end(Duration::from_secs(1 << 20));
+}
+
+/// A policy that allows everything.
+struct Allows;
+
+impl Gate for Allows {
+    fn waits(&self) -> Waits {
+        Waits { flows: true, names: true }
+    }
+
+    fn ask(&mut self, _: Kind, _: Outcomes) -> Action {
+        Action::Allow
+    }
+}
+
+/// Frames of a guest to the way to the real network, and of the real network to it, by turns.
+pub fn outside(bytes: &[u8]) {
+    let mut peer = Peer::with_egress(None, World::default(), 0);
+    for (number, piece) in (1..).zip(pieces(bytes, 255)) {
+        let now = Duration::from_secs(number);
+        let mut frame = piece.to_vec();
+        mend(&mut frame);
+        let handled = match number % 2 {
+            1 => peer.handle(&frame, At { now, frame: number }, &mut Allows),
+            _ => peer.arrived(&frame, now, &mut Allows),
+        };
+        let whole = |frame: &Vec<u8>| EthernetFrame::new_checked(frame).is_ok();
+        assert!(handled.answers.iter().chain(&handled.onward).all(whole));
+        peer.tick(now, &mut Allows);
+    }
+    peer.lost(Duration::from_secs(1 << 20), &mut Allows);
     peer.end(Duration::from_secs(1 << 20));
 }
 

@@ -2,17 +2,17 @@
 //!
 //! | The answer | A connection | A datagram's flow | A ping | A name |
 //! |---|---|---|---|---|
-//! | allow | what the mode does with it | likewise | likewise | likewise |
+//! | allow | what the mode does with it; egress: it goes on to the real network | likewise | likewise | likewise; egress: the host's resolver is asked |
 //! | deny | RST | ICMP port unreachable; on port 53 REFUSED | nothing | the name does not exist (NXDOMAIN) |
 //! | remediate | the simulated network takes it, whatever the mode: a sinkhole | likewise | it is answered | it gets a made-up address |
 //!
 //! Limits: asked about once for each connection, and once for each flow of datagrams as long as it is remembered (`flow`). What is
 //! dropped without a policy is not asked about, nor is DHCP, without which there is no network. A datagram on port 53 is a flow first and
-//! a question then: it waits twice if both kinds do.
+//! a question then: it waits twice if both kinds do. In egress mode the gateway is the way to the host's resolver, and only the name waits there.
 
 use lava_event::{Action, Kind, NetEndpoint, Protocol};
 
-use crate::dns;
+use crate::dns::{self, Asked};
 use crate::peer::Verdict;
 use crate::world::{Context, Ends, Report};
 
@@ -88,9 +88,9 @@ pub const fn takes(ruling: Option<Action>, would: bool) -> bool {
 }
 
 impl Report<'_> {
-    /// The policy's answer about a flow of which this is the first packet; `None`: it is not asked. `would`: what becomes of it
-    /// without a policy.
-    pub fn flow(&mut self, protocol: Protocol, ends: Ends, would: Verdict, frame: u64) -> Option<Action> {
+    /// The policy's answer about a flow of which this is the first packet; `None`: it is not asked. `allow`: what becomes of it if it
+    /// is allowed.
+    pub fn flow(&mut self, protocol: Protocol, ends: Ends, allow: &'static str, frame: u64) -> Option<Action> {
         if !self.waits().flows {
             return None;
         }
@@ -101,17 +101,44 @@ impl Report<'_> {
             Protocol::Udp => "refused: the guest was told that nobody is there",
             _ => "dropped: the guest got no answer",
         };
-        let allow = match would {
-            Verdict::Refused => "refused, as it is without a policy",
-            Verdict::Dropped => "dropped, as it is without a policy",
-            Verdict::Answered | Verdict::Accepted => "the simulated network took it",
-        };
         let remediate = "diverted: the simulated network took it in the place of whom the guest wanted";
         Some(self.ask(kind, Outcomes { allow, deny, remediate }))
     }
 }
 
+/// What becomes of a name that the policy does not allow.
+const DENIED: &str = "the guest was told that the name does not exist";
+const DIVERTED: &str = "diverted: answered as the simulated network has it";
+
+/// What becomes of a question for a real name.
+#[derive(Debug)]
+pub enum Named {
+    /// The guest has this reply.
+    Told(Vec<u8>, Verdict),
+    /// The host's resolver is asked this.
+    Passes(Asked),
+}
+
 impl Context<'_, '_> {
+    /// What becomes of a message on port 53 that is for the host's resolver; `None` if it is no query. No name goes there that the
+    /// policy does not allow.
+    pub fn real_name(&mut self, origin: NetEndpoint, query: &[u8]) -> Option<Named> {
+        let refused = || dns::refuse(query).map(|reply| Named::Told(reply, Verdict::Refused));
+        let Some((reply, asked)) = self.world.names.answer(query) else { return refused() };
+        let shown = Asked { address: None, ..asked.clone() };
+        let kind = shown.told(Protocol::Udp, origin, self.at.frame);
+        if !self.report.waits().names || !dns::is_plain(query) {
+            self.tell(kind, None);
+            return refused();
+        }
+        let outcomes = Outcomes { allow: "the host's resolver is asked", deny: DENIED, remediate: DIVERTED };
+        match self.report.ask(kind, outcomes) {
+            Action::Allow => Some(Named::Passes(asked)),
+            Action::Deny => dns::nonexistent(query).map(|reply| Named::Told(reply, Verdict::Refused)),
+            Action::Remediate => Some(Named::Told(reply, Verdict::Answered)),
+        }
+    }
+
     /// The reply to a message on port 53, and what that is; `None` if it is no query. What is asked for is told, or asked
     /// about. `takes`: names have addresses here.
     pub fn name(
@@ -127,7 +154,7 @@ impl Context<'_, '_> {
             return refused();
         }
         let Some((reply, asked)) = self.world.names.answer(query) else { return refused() };
-        let shown = dns::Asked { address: asked.address.filter(|_| takes), ..asked };
+        let shown = Asked { address: asked.address.filter(|_| takes), ..asked };
         let kind = shown.told(protocol, origin, self.at.frame);
         if !waits {
             self.tell(kind, None);
@@ -138,8 +165,7 @@ impl Context<'_, '_> {
         } else {
             "refused, as all names are without a policy"
         };
-        let deny = "the guest was told that the name does not exist";
-        let outcomes = Outcomes { allow, deny, remediate: "diverted: answered as the simulated network has it" };
+        let outcomes = Outcomes { allow, deny: DENIED, remediate: DIVERTED };
         match self.report.ask(kind, outcomes) {
             Action::Allow if !takes => refused(),
             Action::Allow | Action::Remediate => Some((reply, Verdict::Answered)),

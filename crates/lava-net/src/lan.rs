@@ -92,3 +92,9 @@ pub(crate) fn reaches(address: Ipv4Addr, mac: EthernetAddress) -> bool {
 pub(crate) const fn mac_towards(address: Ipv4Addr) -> [u8; 6] {
     mac_of(if is_local(address) { address } else { GATEWAY })
 }
+
+/// A frame with which a guest of this MAC address asks for the gateway's (RFC 826).
+#[must_use]
+pub fn arp_request(guest: [u8; 6]) -> Vec<u8> {
+    crate::emit::arp_request(EthernetAddress(guest))
+}

@@ -4,10 +4,12 @@
 //! length in front, 4 bytes, big-endian. A [`NetServer`] plays every host the guest can see on the virtual LAN
 //! 10.77.0.0/24 and beyond it. It answers ARP, leases the guest its address, and either plays a LAN and the
 //! Internet ([`Mode::Simulated`]) or refuses names and connections quickly, so that a task shows where it wants to go instead of hanging.
+//! In [`Mode::Egress`] it refuses too, and stands between the guest and the real network for what the policy allows.
 //! What [`Waits`] does neither before the policy has answered. Every frame is recorded in `traffic.pcapng`.
 //!
 //! *Invariant*: nothing gets out. The crate opens one Unix socket to listen on, and no socket of any host network, ever:
-//! no packet of the guest reaches a host, a container or the Internet through it.
+//! no packet of the guest reaches a host, a container or the Internet through it. In [`Mode::Egress`] it is handed another Unix socket, with
+//! passt on the other end, and what goes there are packets of flows that the policy has allowed, and names (`egress`).
 //!
 //! *Invariant*: nothing is answered that was not recorded and reported first. A frame is in the capture before anything is said
 //! of it, an event is with the [`Outlet`] (and the frame it names is in the file) before the answer is sent. If the
@@ -26,6 +28,7 @@ mod content;
 mod datagrams;
 mod dhcp;
 mod dns;
+mod egress;
 mod emit;
 mod flow;
 #[doc(hidden)]
@@ -40,6 +43,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod uplink;
 mod world;
 
 use std::io;
@@ -59,7 +63,7 @@ pub use gate::Waits;
 pub use stream::MAX_FRAME;
 
 /// Where the network meets the micro-VM and the evidence.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct NetConfig {
     /// The Unix socket to listen on: must not exist yet. QEMU's user needs the right to connect to it (write
     /// permission); that is the caller's to arrange once [`NetServer::start`] has returned.
@@ -72,8 +76,10 @@ pub struct NetConfig {
     pub mode: Mode,
     /// What the simulated web has; for all else something is made up.
     pub content: Content,
-    /// What waits for the policy ([`Outlet::ask`]), and can so be refused, or diverted to the simulated network in either mode.
+    /// What waits for the policy ([`Outlet::ask`]), and can so be refused, or diverted to the simulated network in every mode.
     pub waits: Waits,
+    /// A socket that passt has the other end of: [`Mode::Egress`] needs it, the other modes close it.
+    pub uplink: Option<UnixStream>,
 }
 
 /// What the guest is answered.
@@ -85,6 +91,9 @@ pub enum Mode {
     /// Every name has an address, made up and the same for the whole session (`net.dns`), every TCP connection is accepted, and
     /// what is said is recorded.
     Simulated,
+    /// Names and connections are refused, but for what the policy has allowed: that goes to the real network. What does not wait for
+    /// the policy is not allowed.
+    Egress,
 }
 
 /// What the network saw, once it has ended.
@@ -96,6 +105,8 @@ pub struct NetSummary {
     pub bytes: u64,
     /// What went wrong, in a sentence; the capture is complete up to there.
     pub fault: Option<String>,
+    /// Why there was no way to the real network any more, in a sentence; the capture is complete.
+    pub outage: Option<String>,
 }
 
 /// Why the network could not be started.
@@ -120,6 +131,9 @@ pub enum NetError {
     /// There is nobody to sign for TLS.
     #[error("the simulated network has no authority for TLS: {0}")]
     Authority(#[from] AuthorityError),
+    /// There is no way to the real network.
+    #[error("no way to the real network: {0}")]
+    Uplink(io::Error),
     /// No thread, or no descriptor to stop it with.
     #[error("cannot start the network's thread: {0}")]
     Thread(io::Error),
@@ -145,9 +159,10 @@ impl NetServer {
         let socket = config.socket.clone();
         let world = match config.mode {
             Mode::Refuse if !config.waits.any() => None,
-            mode => {
-                Some(World { sinkhole: mode == Mode::Refuse, ..World::new(config.content.clone(), Authority::new()?) })
-            }
+            mode => Some(World {
+                sinkhole: mode != Mode::Simulated,
+                ..World::new(config.content.clone(), Authority::new()?)
+            }),
         };
         let certificate = world.as_ref().and_then(|world| world.authority.as_ref()).map(|own| own.pem().to_owned());
         let server = server::Server::new(config, world, outlet, woken)?;

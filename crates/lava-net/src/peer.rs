@@ -9,6 +9,7 @@
 //! | TCP to anybody | a connection (`stack`, `service`); refusing, closed ports of the LAN, what belongs to no connection: RST |
 //! | other UDP to anybody | nothing, it is recorded (`datagrams`); refusing: ICMP port unreachable |
 //! | ping to anybody | echo reply; refusing: from the gateway alone |
+//! | names to the gateway, TCP, UDP and pings beyond the LAN, in egress mode, if the policy allows them | nothing: they go on to the real network (`egress`) |
 //! | all the rest: IPv6, VLAN, fragments, wrong checksums, multicast, spoofed senders | nothing |
 //!
 //! What waits for the policy, and what becomes of it then: `gate`. TCP, UDP and ICMP: `transport`.
@@ -27,6 +28,7 @@ use smoltcp::wire::{
 
 use crate::datagrams::Datagrams;
 use crate::dhcp::Lease;
+use crate::egress::Egress;
 use crate::emit::{self, Route};
 use crate::flow::{Flows, Step};
 use crate::gate::{Gate, Open};
@@ -46,6 +48,8 @@ pub enum Verdict {
     Answered,
     /// The guest may speak: what it says is taken.
     Accepted,
+    /// It went on to the real network.
+    Passed,
 }
 
 impl Verdict {
@@ -56,6 +60,7 @@ impl Verdict {
             Self::Dropped => "dropped",
             Self::Answered => "answered",
             Self::Accepted => "accepted",
+            Self::Passed => "passed",
         }
     }
 }
@@ -69,6 +74,8 @@ pub struct Handled {
     pub secrets: String,
     /// The frames to send, once that was told.
     pub answers: Vec<Vec<u8>>,
+    /// The frames for the real network, likewise.
+    pub onward: Vec<Vec<u8>>,
 }
 
 /// A packet's outcome, before the flow table is asked.
@@ -106,6 +113,8 @@ impl Outcome {
 
 /// An IPv4 packet and whether it may be answered.
 pub(crate) struct Ipv4<'a> {
+    /// The frame, without what fills it up.
+    pub frame: &'a [u8],
     /// The whole packet.
     pub bytes: &'a [u8],
     pub payload: &'a [u8],
@@ -136,6 +145,8 @@ pub struct Peer {
     pub(crate) flows: Flows,
     /// What a simulated network has beyond the LAN; `None`: all is refused.
     pub(crate) simulated: Option<Simulated>,
+    /// The way to the real network, if there is one.
+    pub(crate) egress: Option<Egress>,
 }
 
 /// The world that a simulated network plays.
@@ -165,12 +176,64 @@ impl Peer {
             datagrams: Datagrams::default(),
             mac: EthernetAddress::default(),
         });
-        Self { guest: guest.map(EthernetAddress), flows: Flows::default(), simulated }
+        Self { guest: guest.map(EthernetAddress), flows: Flows::default(), simulated, egress: None }
+    }
+
+    /// The same with a way to the real network. `world` is for what the policy diverts.
+    pub fn with_egress(guest: Option<[u8; 6]>, world: World, seed: u64) -> Self {
+        let world = World { sinkhole: true, ..world };
+        Self { egress: Some(Egress::default()), ..Self::new(guest, Some(world), seed) }
     }
 
     /// True if the guest finds a network without the policy's help.
     pub(crate) fn simulates(&self) -> bool {
         self.simulated.as_ref().is_some_and(|simulated| !simulated.world.sinkhole)
+    }
+
+    /// True if packets to that address can go on to the real network.
+    pub(crate) fn leads_out(&self, to: Ipv4Addr) -> bool {
+        self.egress.as_ref().is_some_and(Egress::is_open) && !lan::is_local(to)
+    }
+
+    /// What becomes of a flow that the policy allows, a sentence for the analyst. `would`: the same in a word.
+    pub(crate) fn if_allowed(&self, would: Verdict) -> &'static str {
+        match (would, &self.egress) {
+            (Verdict::Passed, _) => "let through to the real network",
+            (Verdict::Refused, Some(egress)) if !egress.is_open() => "refused: the way to the real network is gone",
+            (Verdict::Refused, Some(_)) => "refused: nobody is there on the virtual LAN",
+            (Verdict::Refused, None) => "refused, as it is without a policy",
+            (Verdict::Dropped, _) => "dropped, as it is without a policy",
+            (Verdict::Answered | Verdict::Accepted, _) => "the simulated network took it",
+        }
+    }
+
+    /// Takes a frame of the real network's.
+    pub fn arrived(&mut self, bytes: &[u8], now: Duration, gate: &mut dyn Gate) -> Handled {
+        self.outside(gate, |egress, world, report| egress.arrived(bytes, now, world, report))
+    }
+
+    /// The way to the real network is gone.
+    pub fn lost(&mut self, now: Duration, gate: &mut dyn Gate) -> Handled {
+        self.outside(gate, |egress, world, report| egress.lost(now, world, report))
+    }
+
+    fn outside(&mut self, gate: &mut dyn Gate, act: impl FnOnce(&mut Egress, &mut World, &mut Report<'_>)) -> Handled {
+        let (Some(egress), Some(simulated)) = (&mut self.egress, &mut self.simulated) else {
+            return Handled::default();
+        };
+        let mut report = Report::new(gate);
+        act(egress, &mut simulated.world, &mut report);
+        let told = report.told;
+        self.with_frames(Handled { told, ..Handled::default() })
+    }
+
+    /// With the frames that wait for either side of the way to the real network.
+    fn with_frames(&mut self, mut handled: Handled) -> Handled {
+        if let Some(egress) = &mut self.egress {
+            handled.answers.append(&mut egress.inbound);
+            handled.onward.append(&mut egress.onward);
+        }
+        handled
     }
 
     /// Takes a frame of the guest; `gate` answers for the policy meanwhile.
@@ -195,8 +258,12 @@ impl Peer {
         let mut report = Report::new(gate);
         simulated.stack.tick(now, &mut simulated.world, &mut report);
         simulated.datagrams.tick(now, &mut simulated.world, &mut report);
+        if let Some(egress) = &mut self.egress {
+            egress.tick(now, &mut simulated.world, &mut report);
+        }
         let secrets = std::mem::take(&mut simulated.world.secrets);
-        Handled { told: report.told, secrets, answers: simulated.frames() }
+        let handled = Handled { told: report.told, secrets, answers: simulated.frames(), onward: Vec::new() };
+        self.with_frames(handled)
     }
 
     /// In how long [`Peer::tick`] is due; `None`: never.
@@ -217,19 +284,25 @@ impl Peer {
         if let Some(simulated) = &mut self.simulated {
             simulated.stack.end(now, &mut simulated.world, &mut report);
             simulated.datagrams.end(now, &mut simulated.world, &mut report);
+            if let Some(egress) = &mut self.egress {
+                egress.end("session", now, &mut simulated.world, &mut report);
+            }
         }
         report.told
     }
 
     fn ipv4(&mut self, frame: &EthernetFrame<&[u8]>, known: bool, at: At, mut report: Report<'_>) -> Handled {
+        let bytes: &[u8] = frame.as_ref();
         let Ok(packet) = Ipv4Packet::new_checked(frame.payload()) else { return Handled::default() };
         if packet.version() != 4 || packet.header_len() < 20 {
             return Handled::default();
         }
         let (source, destination) = (packet.src_addr(), packet.dst_addr());
         let whole = packet.verify_checksum() && !packet.more_frags() && packet.frag_offset() == 0;
+        let length = usize::from(packet.total_len());
         let ip = Ipv4 {
-            bytes: &frame.payload()[..usize::from(packet.total_len())],
+            frame: &bytes[..emit::ETHERNET + length],
+            bytes: &frame.payload()[..length],
             payload: packet.payload(),
             route: Route { to_mac: frame.src_addr(), from_mac: frame.dst_addr(), to: source, from: destination },
             sound: known
@@ -245,6 +318,9 @@ impl Peer {
             && let Some(simulated) = &mut self.simulated
         {
             simulated.mac = frame.src_addr();
+            if let Some(egress) = &mut self.egress {
+                egress.seen(frame.src_addr());
+            }
         }
         let outcome = match packet.next_header() {
             IpProtocol::Tcp => self.tcp(&ip, at, &mut report),
@@ -256,7 +332,7 @@ impl Peer {
         handled.told.append(&mut report.told);
         handled.secrets =
             self.simulated.as_mut().map(|simulated| std::mem::take(&mut simulated.world.secrets)).unwrap_or_default();
-        handled
+        self.with_frames(handled)
     }
 
     /// Reported, never answered. Neighbour discovery and multicast membership (`ICMPv6` 130-143), which every guest

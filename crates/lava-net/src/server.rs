@@ -3,6 +3,8 @@
 //! Everything waits in `poll`, with [`NetServer::stop`](crate::NetServer::stop) as one of the things waited for; the
 //! [`Outlet`] alone may hold the thread up, which holds the guest up: its frames wait in QEMU.
 //!
+//! In egress mode passt's frames are waited for too (`uplink`), and go the same way: reported and recorded before the guest has them.
+//!
 //! Limits: one connection at a time; another one waits until the first has ended.
 
 use std::io::{self, Read as _, Write as _};
@@ -18,8 +20,9 @@ use crate::capture::{Capture, Direction};
 use crate::gate::{Gate, Outcomes, Waits};
 use crate::peer::{Handled, Peer};
 use crate::stream::{Deframer, Read};
+use crate::uplink::Uplink;
 use crate::world::{At, Told, World};
-use crate::{NetConfig, NetError, NetSummary};
+use crate::{Mode, NetConfig, NetError, NetSummary};
 
 /// How old a recorded frame may be before it is in the file.
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
@@ -29,6 +32,8 @@ const READ_SIZE: usize = 64 << 10;
 #[derive(PartialEq, Eq)]
 enum Woken {
     Ready,
+    /// The real network has something, or takes something.
+    Outside,
     Stop,
     Time,
 }
@@ -38,6 +43,16 @@ pub struct Server {
     stop: UnixStream,
     peer: Peer,
     recorder: Recorder,
+    /// The cable to the real network, as long as it is there.
+    uplink: Option<Uplink>,
+}
+
+/// Frames that may leave: what they rest on is recorded and told.
+struct Outgoing {
+    /// For the guest, recorded.
+    answers: Vec<Vec<u8>>,
+    /// For the real network.
+    onward: Vec<Vec<u8>>,
 }
 
 /// The capture and the outlet: what has to happen before an answer.
@@ -45,6 +60,8 @@ struct Recorder {
     capture: Capture,
     outlet: Arc<dyn Outlet>,
     fault: Option<String>,
+    /// Why there is no way to the real network any more.
+    outage: Option<String>,
     flushed: Instant,
     /// When time alone last did something.
     ticked: Duration,
@@ -94,10 +111,19 @@ impl Server {
         outlet: Arc<dyn Outlet>,
         stop: UnixStream,
     ) -> Result<Self, NetError> {
-        let NetConfig { socket, capture: path, mac_of_guest, waits, .. } = config;
+        let NetConfig { socket, capture: path, mac_of_guest, waits, mode, uplink, .. } = config;
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let start = u64::try_from(unix.as_nanos()).unwrap_or(0).saturating_sub(outlet.now_ns());
         let capture = Capture::create(&path, start).map_err(|source| NetError::Capture { path, source })?;
+        let uplink = match (mode, uplink) {
+            (Mode::Egress, Some(uplink)) => Some(Uplink::new(uplink).map_err(NetError::Uplink)?),
+            (Mode::Egress, None) => return Err(NetError::Uplink(io::Error::other("none was given"))),
+            _ => None,
+        };
+        let peer = match world {
+            Some(world) if uplink.is_some() => Peer::with_egress(mac_of_guest, world, seed()),
+            world => Peer::new(mac_of_guest, world, seed()),
+        };
         let listener = UnixListener::bind(&socket)
             .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
             .map_err(|source| NetError::Socket { path: socket, source })?;
@@ -105,19 +131,20 @@ impl Server {
             capture,
             outlet,
             fault: None,
+            outage: None,
             flushed: Instant::now(),
             ticked: Duration::ZERO,
             waits,
             unsettled: Vec::new(),
         };
-        Ok(Self { listener, stop, peer: Peer::new(mac_of_guest, world, seed()), recorder })
+        Ok(Self { listener, stop, peer, recorder, uplink })
     }
 
     pub fn run(mut self) -> NetSummary {
         loop {
-            match wait(&self.listener, PollFlags::IN, &self.stop, &mut self.recorder, FLUSH_EVERY) {
+            match wait(&self.listener, PollFlags::IN, &self.stop, None, &mut self.recorder, FLUSH_EVERY) {
                 Ok(Woken::Ready) => {}
-                Ok(Woken::Time) => continue,
+                Ok(Woken::Time | Woken::Outside) => continue,
                 Ok(Woken::Stop) | Err(_) => break,
             }
             let Ok((stream, _)) = self.listener.accept() else { continue };
@@ -138,8 +165,20 @@ impl Server {
         let mut buffer = vec![0; READ_SIZE];
         loop {
             let due = self.peer.deadline(self.recorder.now()).map_or(FLUSH_EVERY, |due| due.min(FLUSH_EVERY));
-            match wait(&stream, PollFlags::IN, &self.stop, &mut self.recorder, due)? {
+            // Who sends more than the real network takes is held back.
+            let hold = self.uplink.as_ref().is_some_and(Uplink::is_full);
+            let flags = if hold { PollFlags::empty() } else { PollFlags::IN };
+            match wait(&stream, flags, &self.stop, self.uplink.as_ref(), &mut self.recorder, due)? {
                 Woken::Ready => {}
+                Woken::Outside => {
+                    if self.outside(&mut stream)? == Woken::Stop {
+                        return Ok(Woken::Stop);
+                    }
+                    // Who sends without end must not keep the guest from being heard.
+                    if hold {
+                        continue;
+                    }
+                }
                 Woken::Time => {
                     if self.tick(&mut stream)? == Woken::Stop {
                         return Ok(Woken::Stop);
@@ -164,7 +203,7 @@ impl Server {
                 }
             }
             loop {
-                let answers = match deframer.next() {
+                let outgoing = match deframer.next() {
                     Read::More => break,
                     Read::Frame(frame) => self.recorder.inbound(&mut self.peer, frame),
                     Read::Broken { claimed, head } => {
@@ -172,7 +211,7 @@ impl Server {
                         return Ok(Woken::Ready);
                     }
                 };
-                if self.send_all(&mut stream, &answers)? == Woken::Stop {
+                if self.deliver(&mut stream, &outgoing)? == Woken::Stop {
                     return Ok(Woken::Stop);
                 }
             }
@@ -190,8 +229,51 @@ impl Server {
             return Ok(Woken::Ready);
         }
         let handled = self.peer.tick(now, &mut Desk { recorder: &mut self.recorder, frame: None });
-        let answers = self.recorder.report(handled);
-        self.send_all(stream, &answers)
+        let outgoing = self.recorder.report(handled);
+        self.deliver(stream, &outgoing)
+    }
+
+    /// Takes what the real network has, and gives it what waits.
+    fn outside(&mut self, stream: &mut UnixStream) -> io::Result<Woken> {
+        let Some(uplink) = &mut self.uplink else { return Ok(Woken::Ready) };
+        let frames = match uplink.exchange() {
+            Ok(frames) => frames,
+            Err(error) => return self.lost(stream, &error),
+        };
+        for frame in frames {
+            let outgoing = self.recorder.arrived(&mut self.peer, &frame);
+            if self.deliver(stream, &outgoing)? == Woken::Stop {
+                return Ok(Woken::Stop);
+            }
+        }
+        self.tick(stream)
+    }
+
+    /// passt is gone: what went through it has ended.
+    fn lost(&mut self, stream: &mut UnixStream, error: &io::Error) -> io::Result<Woken> {
+        self.uplink = None;
+        let now = self.recorder.now();
+        self.recorder.outage = Some(format!(
+            "the way to the real network was gone after {:.1} s ({error}): its connections were reset, and no more were let through",
+            now.as_secs_f64()
+        ));
+        let handled = self.peer.lost(now, &mut Desk { recorder: &mut self.recorder, frame: None });
+        let outgoing = self.recorder.report(handled);
+        self.send_all(stream, &outgoing.answers)
+    }
+
+    fn deliver(&mut self, stream: &mut UnixStream, Outgoing { answers, onward }: &Outgoing) -> io::Result<Woken> {
+        if self.recorder.fault.is_some() {
+            // Nothing more is recorded, so nothing more goes on: passt ends what is open.
+            self.uplink = None;
+        }
+        if let Some(uplink) = self.uplink.as_mut().filter(|_| !onward.is_empty())
+            && let Err(error) = uplink.send(onward)
+            && self.lost(stream, &error)? == Woken::Stop
+        {
+            return Ok(Woken::Stop);
+        }
+        self.send_all(stream, answers)
     }
 
     fn send_all(&mut self, stream: &mut UnixStream, frames: &[Vec<u8>]) -> io::Result<Woken> {
@@ -218,7 +300,8 @@ impl Server {
             match stream.write(rest) {
                 Ok(count) => rest = &rest[count..],
                 Err(error) if again(&error) => {
-                    if wait(stream, PollFlags::OUT, &self.stop, &mut self.recorder, FLUSH_EVERY)? == Woken::Stop {
+                    let woken = wait(stream, PollFlags::OUT, &self.stop, None, &mut self.recorder, FLUSH_EVERY)?;
+                    if woken == Woken::Stop {
                         return Ok(Woken::Stop);
                     }
                 }
@@ -244,10 +327,20 @@ impl Recorder {
         late
     }
 
-    /// Records and reports a frame of the guest, and returns the answers, recorded too.
-    fn inbound(&mut self, peer: &mut Peer, frame: &[u8]) -> Vec<Vec<u8>> {
+    /// Reports a frame of the real network's, and returns it for the guest, recorded, if it may have it.
+    fn arrived(&mut self, peer: &mut Peer, frame: &[u8]) -> Outgoing {
         if self.fault.is_some() {
-            return Vec::new();
+            return self.settled(Vec::new(), Vec::new());
+        }
+        let now = self.now();
+        let handled = peer.arrived(frame, now, &mut Desk { recorder: self, frame: None });
+        self.report(handled)
+    }
+
+    /// Records and reports a frame of the guest, and returns the answers, recorded too.
+    fn inbound(&mut self, peer: &mut Peer, frame: &[u8]) -> Outgoing {
+        if self.fault.is_some() {
+            return self.settled(Vec::new(), Vec::new());
         }
         let at = At { now: self.now(), frame: self.capture.counts().0 + 1 };
         let mut desk = Desk { recorder: self, frame: Some((frame, at.now)) };
@@ -256,7 +349,7 @@ impl Recorder {
         desk.recorder.secrets(&std::mem::take(&mut handled.secrets));
         match desk.record() {
             true => self.report(handled),
-            false => self.settled(Vec::new()),
+            false => self.settled(Vec::new(), Vec::new()),
         }
     }
 
@@ -281,27 +374,31 @@ impl Recorder {
     }
 
     /// Sends the events, and lets the answers through if all of them were sent; they are recorded.
-    fn report(&mut self, handled: Handled) -> Vec<Vec<u8>> {
-        let Handled { told, secrets, mut answers } = handled;
+    fn report(&mut self, handled: Handled) -> Outgoing {
+        let Handled { told, secrets, mut answers, mut onward } = handled;
         self.secrets(&secrets);
         if !self.tell(told) {
             answers.clear();
+            onward.clear();
         }
         answers.retain(|answer| {
             let length = u32::try_from(answer.len()).unwrap_or(u32::MAX);
             self.record(answer, length, Direction::Outbound, self.now()).is_some()
         });
-        self.settled(answers)
+        self.settled(answers, onward)
     }
 
     /// Says what became of what the policy was asked, now that the answers are recorded.
-    fn settled(&mut self, answers: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    fn settled(&mut self, answers: Vec<Vec<u8>>, mut onward: Vec<Vec<u8>>) -> Outgoing {
+        if self.fault.is_some() {
+            onward.clear();
+        }
         for (event, action, outcome) in self.unsettled.drain(..) {
             let outcome =
                 if self.fault.is_none() { outcome } else { "nothing: the network was silent, its capture had ended" };
             self.outlet.settle(&event, action, outcome);
         }
-        answers
+        Outgoing { answers, onward }
     }
 
     /// Sends events; true if all were sent.
@@ -341,7 +438,7 @@ impl Recorder {
             self.capture.finish().unwrap_or_else(|error| self.fail(&error));
         }
         let (frames, bytes) = self.capture.counts();
-        NetSummary { frames, bytes, fault: self.fault }
+        NetSummary { frames, bytes, fault: self.fault, outage: self.outage }
     }
 }
 
@@ -355,18 +452,20 @@ fn seed() -> u64 {
     std::hash::RandomState::new().build_hasher().finish()
 }
 
-/// Waits until `what` is ready (or broken, which reading or writing will tell), the server is to stop, or `limit` has passed; keeps
-/// the capture fresh.
+/// Waits until `what` is ready (or broken, which reading or writing will tell), the cable to the real network is, the server is to
+/// stop, or `limit` has passed; keeps the capture fresh.
 fn wait(
     what: &impl AsFd,
     flags: PollFlags,
     stop: &UnixStream,
+    uplink: Option<&Uplink>,
     recorder: &mut Recorder,
     limit: Duration,
 ) -> io::Result<Woken> {
     let limit = Timespec { tv_sec: i64::try_from(limit.as_secs()).unwrap_or(1), tv_nsec: limit.subsec_nanos().into() };
     loop {
-        let mut fds = [PollFd::new(what, flags), PollFd::new(stop, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(what, flags), PollFd::new(stop, PollFlags::IN)];
+        fds.extend(uplink.map(|uplink| PollFd::new(uplink, uplink.wants())));
         match poll(&mut fds, Some(&limit)) {
             Ok(0) => {
                 if recorder.flushed.elapsed() >= FLUSH_EVERY {
@@ -375,6 +474,7 @@ fn wait(
                 return Ok(Woken::Time);
             }
             Ok(_) if !fds[1].revents().is_empty() => return Ok(Woken::Stop),
+            Ok(_) if fds.get(2).is_some_and(|outside| !outside.revents().is_empty()) => return Ok(Woken::Outside),
             Ok(_) => return Ok(Woken::Ready),
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),

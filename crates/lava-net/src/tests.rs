@@ -1,5 +1,6 @@
 //! Frames in, frames out; and the whole server over its socket, judged by Wireshark's tools.
 
+mod egress;
 mod gate;
 mod guest;
 mod hostile;

@@ -6,14 +6,16 @@ use lava_event::{Action, Protocol};
 use smoltcp::wire::{EthernetAddress, Icmpv4Message, Icmpv4Packet, TcpPacket, UdpPacket};
 
 use crate::dhcp;
+use crate::egress::Egress;
 use crate::emit::{self, Route};
 use crate::flow::Step;
-use crate::gate::takes;
+use crate::gate::{Named, takes};
 use crate::peer::{Ipv4, Outcome, Peer, Simulated, Verdict};
 use crate::world::{At, Context, Report};
 use crate::{dns, lan};
 
-const DNS: u16 = 53;
+/// Where names are asked for.
+pub const DNS: u16 = 53;
 
 /// Source and destination port, which TCP and UDP have in the same place; 0 if cut off.
 pub fn ports(payload: &[u8]) -> (u16, u16) {
@@ -34,9 +36,22 @@ impl Peer {
         outcome.step = Step { opens, closes: true };
         let goes_on = self.simulated.as_ref().is_some_and(|simulated| simulated.stack.knows(&ends));
         let would = self.simulates() && lan::accepts(ip.route.from, ports.1);
-        if opens && !goes_on {
-            let would = if would { Verdict::Accepted } else { Verdict::Refused };
-            outcome = ruled(outcome, report.flow(Protocol::Tcp, ends, would, at.frame));
+        let passes = self.egress.as_ref().is_some_and(|egress| egress.knows(ends, &segment));
+        let leads_out = self.leads_out(ip.route.from);
+        if opens && !goes_on && !passes {
+            let would = match (would, leads_out) {
+                (_, true) => Verdict::Passed,
+                (true, false) => Verdict::Accepted,
+                (false, false) => Verdict::Refused,
+            };
+            outcome = ruled(outcome, report.flow(Protocol::Tcp, ends, self.if_allowed(would), at.frame));
+        }
+        if let (Some(egress), Some(simulated)) = (&mut self.egress, &mut self.simulated)
+            && (passes || (opens && !goes_on && leads_out && outcome.ruling == Some(Action::Allow)))
+        {
+            egress.segment(ends, ip.frame, &segment, at, &mut simulated.world, report);
+            outcome.step.closes = !egress.has(Protocol::Tcp, ends);
+            return Outcome { verdict: Verdict::Passed, ..outcome };
         }
         if let Some(simulated) = &mut self.simulated
             && (goes_on || (opens && takes(outcome.ruling, would)))
@@ -69,22 +84,61 @@ impl Peer {
         if !ip.sound || ports.0 == 0 || ports.1 == 0 {
             return outcome;
         }
-        let simulates = self.simulates();
+        let (simulates, leads_out) = (self.simulates(), self.leads_out(ip.route.from));
         let would = match (simulates, ports.1) {
+            _ if leads_out => Verdict::Passed,
             (false, _) => Verdict::Refused,
             (true, DNS) => Verdict::Answered,
             (true, _) => Verdict::Accepted,
         };
-        outcome = self.ruled(ip, outcome, would, at, report);
+        // What the gateway is asked for goes to the host's resolver, and waits as a name.
+        let resolves =
+            ports.1 == DNS && ip.route.from == lan::GATEWAY && self.egress.as_ref().is_some_and(Egress::is_open);
+        if !resolves {
+            outcome = self.ruled(ip, outcome, would, at, report);
+        }
         let takes = takes(outcome.ruling, simulates);
+        let passes = resolves || (leads_out && outcome.ruling == Some(Action::Allow));
         if ports.1 == DNS {
-            return self.name(ip, outcome, datagram.payload(), takes, at, report);
+            return match passes {
+                true => self.real_name(ip, outcome, datagram.payload(), at, report),
+                false => self.name(ip, outcome, datagram.payload(), takes, at, report),
+            };
+        }
+        if passes {
+            return self.pass(ip, outcome, datagram.payload(), at, report);
         }
         let Some(simulated) = self.simulated.as_mut().filter(|_| takes) else {
             return outcome.with(Verdict::Refused, emit::port_unreachable(ip.route, ip.bytes));
         };
         simulated.datagrams.take(ip.ends(ports), datagram.payload(), at, &mut simulated.world, report);
         Outcome { verdict: Verdict::Accepted, ..outcome }
+    }
+
+    /// Sends a datagram or a ping of an allowed flow on to the real network.
+    fn pass(&mut self, ip: &Ipv4<'_>, outcome: Outcome, payload: &[u8], at: At, report: &mut Report<'_>) -> Outcome {
+        let (Some(egress), Some(simulated)) = (&mut self.egress, &mut self.simulated) else { return outcome };
+        let flow = (outcome.protocol, ip.ends(outcome.ports));
+        egress.datagram(flow, ip.frame, payload, at, &mut simulated.world, report);
+        Outcome { verdict: Verdict::Passed, ..outcome }
+    }
+
+    /// A datagram on port 53 of the host's resolver, or of a real host.
+    fn real_name(&mut self, ip: &Ipv4<'_>, outcome: Outcome, query: &[u8], at: At, report: &mut Report<'_>) -> Outcome {
+        let (Some(egress), Some(simulated)) = (&mut self.egress, &mut self.simulated) else { return outcome };
+        let ends = ip.ends(outcome.ports);
+        let named = Context { at, world: &mut simulated.world, report }.real_name(ends.origin, query);
+        match (named, query) {
+            (Some(Named::Passes(asked)), [a, b, ..]) => {
+                egress.question(ends, u16::from_be_bytes([*a, *b]), asked, at.frame);
+                self.pass(ip, outcome, query, at, report)
+            }
+            (Some(Named::Told(reply, verdict)), _) => {
+                let to = outcome.ports.0;
+                outcome.with(verdict, emit::udp(ip.route, DNS, to, &reply))
+            }
+            _ => outcome,
+        }
     }
 
     /// A datagram on port 53.
@@ -114,23 +168,30 @@ impl Peer {
         let Ok(packet) = Icmpv4Packet::new_checked(ip.payload) else { return outcome };
         let ping =
             packet.msg_type() == Icmpv4Message::EchoRequest && packet.msg_code() == 0 && packet.verify_checksum();
-        if !ip.sound || !ping || !(self.simulates() || ip.route.from == lan::GATEWAY) {
+        let leads_out = self.leads_out(ip.route.from);
+        if !ip.sound || !ping || !(self.simulates() || ip.route.from == lan::GATEWAY || leads_out) {
             return outcome;
         }
-        let outcome = self.ruled(ip, outcome, Verdict::Answered, at, report);
+        let would = if leads_out { Verdict::Passed } else { Verdict::Answered };
+        let outcome = self.ruled(ip, outcome, would, at, report);
+        if leads_out && outcome.ruling != Some(Action::Remediate) {
+            let allowed = outcome.ruling == Some(Action::Allow);
+            return if allowed { self.pass(ip, outcome, packet.data(), at, report) } else { outcome };
+        }
         let Some((head, data)) = ip.payload.split_first_chunk::<8>().filter(|_| takes(outcome.ruling, true)) else {
             return outcome;
         };
         outcome.with(Verdict::Answered, emit::echo_reply(ip.route, [head[4], head[5], head[6], head[7]], data))
     }
 
-    /// With what the policy says of the packet's flow: asked if this is its first.
+    /// With what the policy says of the packet's flow: asked if it was not yet. A flow that is known may have begun with a packet that
+    /// is not asked about, a damaged one.
     fn ruled(&self, ip: &Ipv4<'_>, outcome: Outcome, would: Verdict, at: At, report: &mut Report<'_>) -> Outcome {
         let ends = ip.ends(outcome.ports);
         match self.flows.ruling(&(outcome.protocol, ends.origin, ends.destination)) {
-            Some(ruling) => Outcome { ruling, ..outcome },
+            Some(ruling) => Outcome { ruling: Some(ruling), ..outcome },
             None => {
-                let ruling = report.flow(outcome.protocol, ends, would, at.frame);
+                let ruling = report.flow(outcome.protocol, ends, self.if_allowed(would), at.frame);
                 ruled(outcome, ruling)
             }
         }

@@ -151,6 +151,11 @@ impl Kept {
         self.total == self.bytes.len() as u64
     }
 
+    /// What was kept.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// What was kept, if anything was.
     pub fn artifact(&self) -> Option<Artifact> {
         (!self.bytes.is_empty()).then(|| Artifact::new(&self.bytes))

@@ -24,6 +24,7 @@ fn decide(c: &mut Criterion) {
         task_started: true,
         autostart: "",
         in_baseline: false,
+        names: vec![],
     };
     c.bench_function("decide/protect", |b| b.iter(|| policy.decide(&event, &trace)));
 }

@@ -148,6 +148,7 @@ fn policy(root: &Node, report: &mut Report) -> Option<Policy> {
         dry_run: dry_run.unwrap_or(false),
         rules: layered(&own, base.as_ref().map_or(&[], |base| &base.rules)),
         profiles: base.map(|base| base.profiles).unwrap_or_default(),
+        real: None,
     };
     Some(policy.with_profiles(profiles))
 }

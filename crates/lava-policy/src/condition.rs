@@ -3,6 +3,7 @@
 //! Bounds: an expression has at most [`MAX_LEN`] bytes, [`MAX_NODES`] nodes and [`MAX_DEPTH`] levels; a loop (`exists`,
 //! `all`, `map`, `filter`) stands in no other loop, and runs over a list of at most [`MAX_LIST`] elements.
 
+use std::net::IpAddr;
 use std::ops::Range;
 
 use cel::common::ast::{Expr, LiteralValue};
@@ -22,7 +23,7 @@ pub(crate) const MAX_LIST: usize = 1024;
 const VARIABLES: [&str; 2] = ["event", "trace"];
 const FUNCTIONS: [&str; 10] =
     ["size", "contains", "startsWith", "endsWith", "int", "uint", "double", "string", "bool", "type"];
-const TRACE: [&str; 6] = ["tainted", "stages", "verdict", "task_started", "autostart", "in_baseline"];
+const TRACE: [&str; 7] = ["tainted", "stages", "verdict", "task_started", "autostart", "in_baseline", "names"];
 /// The kinds of events, and those that wait for an answer.
 const KINDS: &[&str] = lava_event::Kind::NAMES;
 const WAITING: &[&str] = lava_event::Kind::WAITING;
@@ -41,6 +42,8 @@ pub(crate) struct Condition {
     pub(crate) loops: bool,
     /// The kinds of events that it can match; `None`: any.
     pub(crate) kinds: Option<Vec<String>>,
+    /// The addresses that stand in it as texts.
+    pub(crate) addresses: Vec<IpAddr>,
     /// What must be so, or it is false.
     needs: Vec<Need>,
 }
@@ -57,10 +60,14 @@ enum Need {
 }
 
 impl Condition {
+    /// False only if it is true of no event of that kind.
+    pub(crate) fn may_be_about(&self, kind: &str) -> bool {
+        self.kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|known| known == kind))
+    }
+
     /// False only if the condition is: making an event a CEL value costs a hundred times this.
     pub(crate) fn may_match(&self, event: &Event, trace: &TraceView) -> bool {
-        let kind = event.kind.name();
-        self.kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|known| known == kind))
+        self.may_be_about(event.kind.name())
             && self.needs.iter().all(|need| match need {
                 Need::Tainted => trace.tainted,
                 Need::TaskStarted => trace.task_started,
@@ -96,7 +103,7 @@ pub(crate) fn compile(text: &str) -> Result<Condition, Vec<Mistake>> {
         Some(what) => too_large(what.into()),
         None if check.mistakes.is_empty() => {
             let (kinds, needs) = (kinds(&expression), needs(&expression));
-            Ok(Condition { expression, loops: check.loops, kinds, needs })
+            Ok(Condition { expression, loops: check.loops, kinds, addresses: check.addresses, needs })
         }
         None => Err(check.mistakes),
     }
@@ -182,6 +189,7 @@ struct Check<'a> {
     mistakes: Vec<Mistake>,
     nodes: usize,
     loops: bool,
+    addresses: Vec<IpAddr>,
     scope: Vec<String>,
     too_large: Option<&'static str>,
 }
@@ -261,7 +269,8 @@ impl Check<'_> {
                 message: "map and struct literals are not used in conditions".into(),
                 help: None,
             }),
-            Expr::Literal(_) | Expr::Unspecified => {}
+            Expr::Literal(_) => self.addresses.extend(literal(node).and_then(|text| text.parse::<IpAddr>().ok())),
+            Expr::Unspecified => {}
         }
     }
 

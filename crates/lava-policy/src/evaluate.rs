@@ -15,13 +15,14 @@ static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
 pub(crate) fn decide(
     default: Action,
     rules: &[Arc<Rule>],
+    counts: &dyn Fn(&Rule) -> bool,
     event: &Event,
     trace: &TraceView,
 ) -> (Decision, Vec<EvaluationFault>) {
     let mut faults = Vec::new();
     // A policy without rules costs nothing.
     let prepared = OnceCell::new();
-    for rule in rules.iter().filter(|rule| rule.condition.may_match(event, trace)) {
+    for rule in rules.iter().filter(|rule| rule.condition.may_match(event, trace) && counts(rule)) {
         let matched = match prepared.get_or_init(|| prepare(event, trace)) {
             Err(why) => Err(why.clone()),
             Ok((_, longest)) if rule.condition.loops && *longest > MAX_LIST => {
@@ -60,6 +61,7 @@ fn prepare(event: &Event, trace: &TraceView) -> Prepared {
         ("task_started".to_owned(), Value::Bool(trace.task_started)),
         ("autostart".to_owned(), Value::from(trace.autostart)),
         ("in_baseline".to_owned(), Value::Bool(trace.in_baseline)),
+        ("names".to_owned(), Value::from(trace.names.clone())),
     ]);
     let mut context = Context::with_env(Arc::clone(&ENV));
     context.add_variable_from_value("event", event);

@@ -12,6 +12,8 @@
 //! name. Under `profiles` stands what is other for tasks of some profiles, likewise laid over the rest ([`Policy::for_profile`]). In a dry
 //! run every answer is *allow*, and the reason says what it would have been.
 //!
+//! Where allowed flows reach the real network, [`Policy::with_real_network`] bounds what the policy allows: see [`Nearby`].
+//!
 //! *Invariant:* no I/O, no clock; the same event and trace give the same answer.
 //!
 //! *Limits:* 1 MiB and 1000 rules a file; see `condition.rs` for expressions. No regular expressions.
@@ -19,6 +21,7 @@
 
 mod compile;
 mod condition;
+mod egress;
 mod error;
 mod evaluate;
 
@@ -28,12 +31,17 @@ use std::time::Duration;
 
 use lava_event::{Action, Decision, Event, Stage, Verdict};
 
+pub use egress::Nearby;
 pub use error::{Code, PolicyError};
 
 /// Longest policy file, bytes.
 pub const MAX_FILE: usize = 1 << 20;
 /// Most rules in a file.
 pub const MAX_RULES: usize = 1000;
+
+/// What waits of the network: a new flow, a question for a name.
+const FLOW: &str = "net.flow";
+const NAME: &str = "net.dns";
 
 /// Names of the policies that come with LAVA.
 pub const BUILTIN: [&str; 4] = ["observe", "protect", "remediate", "contain"];
@@ -65,6 +73,8 @@ pub struct TraceView {
     pub autostart: &'static str,
     /// The event is one that opening honest tasks of the profile leads to: it is in the baseline. Without a baseline nothing is.
     pub in_baseline: bool,
+    /// The names that the guest was told the event's destination has, in lower case; empty: it was told none.
+    pub names: Vec<String>,
 }
 
 /// A rule that could not be evaluated, and so did not match.
@@ -109,6 +119,8 @@ pub struct Policy {
     dry_run: bool,
     rules: Vec<Arc<Rule>>,
     profiles: BTreeMap<String, Override>,
+    /// What it allows of the network leaves the host; this is what is near the host then.
+    real: Option<Nearby>,
 }
 
 impl std::fmt::Debug for Policy {
@@ -183,12 +195,24 @@ impl Policy {
         self.dry_run
     }
 
+    /// The same policy, where what it allows of the network leaves the host: flows and names that no rule allows are denied, dry run or not.
+    #[must_use]
+    pub fn with_real_network(self, nearby: Nearby) -> Self {
+        Self { real: Some(nearby), ..self }
+    }
+
+    /// True if there is a rule that may allow a flow: without one nothing of the real network can be reached.
+    #[must_use]
+    pub fn may_allow_flows(&self) -> bool {
+        let gives = |rule: &Rule| rule.action == Action::Allow || rule.ask.is_some();
+        self.rules.iter().any(|rule| gives(rule) && rule.condition.may_be_about(FLOW))
+    }
+
     /// Of the kinds that can wait ([`lava_event::Kind::WAITING`]), those that a rule may be about.
     pub fn waits_for(&self) -> impl Iterator<Item = &'static str> {
         let about = |kind: &str| {
-            let mut conditions = self.rules.iter().map(|rule| &rule.condition);
-            conditions
-                .any(|condition| condition.kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|known| known == kind)))
+            (self.real.is_some() && [FLOW, NAME].contains(&kind))
+                || self.rules.iter().any(|rule| rule.condition.may_be_about(kind))
         };
         lava_event::Kind::WAITING.iter().copied().filter(move |kind| about(kind))
     }
@@ -196,7 +220,12 @@ impl Policy {
     /// Answers `event`, and says which rules could not be evaluated on the way.
     #[must_use]
     pub fn decide(&self, event: &Event, trace: &TraceView) -> (Decision, Vec<EvaluationFault>) {
-        let (decision, faults) = evaluate::decide(self.default, &self.rules, event, trace);
+        let real = self.real.as_ref().filter(|_| [FLOW, NAME].contains(&event.kind.name()));
+        let counts = |rule: &Rule| real.is_none_or(|nearby| nearby.counts(rule, event));
+        let (decision, faults) = evaluate::decide(self.default, &self.rules, &counts, event, trace);
+        if let Some(nearby) = real {
+            return (nearby.bounded(decision, event), faults);
+        }
         if !self.dry_run || decision.action == Action::Allow {
             return (decision, faults);
         }

@@ -21,6 +21,7 @@ fn trace(task_started: bool) -> TraceView {
         task_started,
         autostart: "",
         in_baseline: false,
+        names: vec![],
     }
 }
 
@@ -230,4 +231,131 @@ fn a_rule_can_leave_the_answer_to_the_analyst() {
     assert_eq!((decision.action, dry.asks(&decision)), (Action::Allow, None), "nobody is asked in a dry run");
     let unasked = Policy::compile("t", "policy: t\ndefault: ask\nrules: []\n").expect_err("a default answers");
     assert!(render(&unasked).contains("`ask` is no action"));
+}
+
+mod real_network {
+    use std::net::Ipv4Addr;
+
+    use lava_event::{NetEndpoint, Protocol};
+    use lava_policy::Nearby;
+
+    use super::*;
+
+    fn flow(to: [u8; 4], port: u16) -> Event {
+        let end = |address: [u8; 4], port| NetEndpoint { address: address.into(), port };
+        let (origin, destination) = (end([10, 77, 0, 15], 40_000), end(to, port));
+        let kind = Kind::NetFlow { protocol: Protocol::Tcp, origin, destination, answer: "asked".into(), frame: 1 };
+        Event::new(1, Source::Net, kind)
+    }
+
+    fn name(question: &str) -> Event {
+        let origin = NetEndpoint { address: [10, 77, 0, 15].into(), port: 40_000 };
+        let (question, addresses) = (question.into(), vec![]);
+        let kind = Kind::NetDns { protocol: Protocol::Udp, origin, question, qtype: 1, addresses, frame: 1 };
+        Event::new(1, Source::Net, kind)
+    }
+
+    /// A policy with these rules (condition, action) before the real network; the host is in 203.0.113.0/24.
+    fn real(head: &str, rules: &[(&str, &str)]) -> Policy {
+        let rules: String = rules
+            .iter()
+            .enumerate()
+            .map(|(number, (when, action))| format!("  - {{name: r{number}, when: '{when}', action: {action}}}\n"))
+            .collect();
+        let text = format!("policy: t\ndefault: allow\n{head}rules:\n{rules}");
+        let policy = Policy::compile("t.yaml", &text).map_err(|errors| render(&errors)).unwrap();
+        policy.with_real_network(Nearby::new([(Ipv4Addr::new(203, 0, 113, 9), 24)]))
+    }
+
+    #[test]
+    fn what_no_rule_allows_is_denied_and_the_reason_says_what_to_do() {
+        let policy = real("", &[("event.kind == \"net.flow\" && event.destination.port == 443", "allow")]);
+        let decide = |event| policy.decide(&event, &trace(true)).0;
+        assert_eq!(decide(flow([93, 184, 216, 34], 443)).action, Action::Allow);
+        let refused = decide(flow([93, 184, 216, 34], 80));
+        assert_eq!((refused.action, refused.rule), (Action::Deny, None));
+        let reason = refused.reason.unwrap();
+        assert!(
+            reason.contains("event.destination.address == \"93.184.216.34\" && event.destination.port == 80"),
+            "{reason}"
+        );
+        let refused = decide(name("example.org"));
+        assert_eq!((refused.action, refused.rule), (Action::Deny, None));
+        assert!(refused.reason.unwrap().contains("event.question =="));
+        assert_eq!(decide(write(DiskRegion::MbrBootCode)).action, Action::Allow, "other kinds are as they were");
+        let waits: Vec<_> = policy.waits_for().collect();
+        assert!(waits.contains(&"net.flow") && waits.contains(&"net.dns"), "{waits:?}");
+    }
+
+    #[test]
+    fn who_is_no_stranger_has_to_be_named() {
+        let general = ("event.kind == \"net.flow\"", "allow");
+        let named =
+            ("event.kind == \"net.flow\" && event.destination.address in [\"10.1.2.3\", \"203.0.113.1\"]", "allow");
+        let ask = ("event.kind == \"net.flow\"", "ask");
+        let action = |rules: &[(&str, &str)], to| real("", rules).decide(&flow(to, 80), &trace(true)).0.action;
+        for near in [
+            [10, 1, 2, 3],
+            [172, 16, 0, 1],
+            [172, 31, 255, 255],
+            [192, 168, 1, 1],
+            [169, 254, 169, 254],
+            [100, 64, 0, 1],
+            [127, 0, 0, 1],
+            [0, 0, 0, 0],
+            [224, 0, 0, 1],
+            [255, 255, 255, 255],
+            [198, 18, 0, 1],
+            [203, 0, 113, 1],
+        ] {
+            assert_eq!(action(&[general], near), Action::Deny, "{near:?}");
+            assert_eq!(action(&[ask], near), Action::Deny, "nobody is asked about {near:?}");
+            let expected = if [[10, 1, 2, 3], [203, 0, 113, 1]].contains(&near) { Action::Allow } else { Action::Deny };
+            assert_eq!(action(&[general, named], near), expected, "{near:?}");
+        }
+        for far in [[93, 184, 216, 34], [172, 32, 0, 1], [100, 128, 0, 1], [203, 0, 114, 1]] {
+            assert_eq!(action(&[general], far), Action::Allow, "{far:?}");
+        }
+        // What refuses and what diverts needs no name.
+        assert_eq!(action(&[("event.kind == \"net.flow\"", "remediate")], [10, 1, 2, 3]), Action::Remediate);
+    }
+
+    #[test]
+    fn names_that_were_answered_can_be_asked_for() {
+        let policy =
+            real("", &[("event.kind == \"net.flow\" && trace.names.exists(n, n.endsWith(\".example.org\"))", "allow")]);
+        let view = |names: &[&str]| TraceView { names: names.iter().map(|&name| name.into()).collect(), ..trace(true) };
+        let action = |to, names: &[&str]| policy.decide(&flow(to, 443), &view(names)).0.action;
+        assert_eq!(action([93, 184, 216, 34], &["cdn.example.org"]), Action::Allow);
+        assert_eq!(action([93, 184, 216, 34], &["example.org.evil.example"]), Action::Deny);
+        assert_eq!(action([93, 184, 216, 34], &[]), Action::Deny);
+        assert_eq!(action([10, 0, 0, 1], &["cdn.example.org"]), Action::Deny, "a name that was made to point inside");
+    }
+
+    #[test]
+    fn a_dry_run_lets_nothing_out() {
+        let policy = real("dry_run: true\n", &[("event.kind == \"net.flow\" && event.destination.port == 1", "allow")]);
+        assert_eq!(policy.decide(&flow([93, 184, 216, 34], 80), &trace(true)).0.action, Action::Deny);
+    }
+
+    #[test]
+    fn whether_anything_could_be_reached_is_known() {
+        assert!(
+            !real("", &[("event.kind == \"net.flow\"", "deny"), ("event.kind == \"net.dns\"", "allow")])
+                .may_allow_flows()
+        );
+        assert!(real("", &[("event.kind == \"net.flow\"", "ask")]).may_allow_flows());
+        assert!(real("", &[("trace.tainted", "allow")]).may_allow_flows());
+    }
+
+    #[test]
+    fn what_is_near_is_written_and_read_again() {
+        let nearby = Nearby::new([(Ipv4Addr::new(192, 0, 2, 2), 24), (Ipv4Addr::new(5, 6, 7, 8), 32)]);
+        assert_eq!(nearby.to_string(), "192.0.2.2/24 5.6.7.8/32");
+        assert_eq!(Nearby::parse(&nearby.to_string()), nearby);
+        assert_eq!(Nearby::parse("x 1.2.3.4 /8 1.2.3.4/x"), Nearby::default());
+        let everything = Nearby::new([(Ipv4Addr::UNSPECIFIED, 0)]);
+        assert!(everything.what([8, 8, 8, 8].into()).is_some());
+        assert!(nearby.what([5, 6, 7, 8].into()).is_some() && nearby.what([5, 6, 7, 9].into()).is_none());
+    }
 }

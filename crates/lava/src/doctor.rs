@@ -22,6 +22,7 @@ pub fn run(swept: &[Swept]) -> Result<u8> {
         ("room for sessions", sessions()),
         ("cage", lava_microvisor::qemu::check_cage().map_err(Into::into)),
         ("limits", Ok(lava_microvisor::qemu::check_limits())),
+        ("way to the real network", passt()),
         ("left behind", left_behind(swept)),
     ];
     let mut ready = true;
@@ -52,6 +53,15 @@ fn left_behind(swept: &[Swept]) -> Result<String> {
 fn qemu() -> Result<String> {
     let qemu = lava_microvisor::qemu::find()?;
     Ok(format!("{} ({})", qemu.version, qemu.path.display()))
+}
+
+fn passt() -> Result<String> {
+    let path = lava_microvisor::passt::find()?;
+    let resolver = match lava_microvisor::passt::resolver() {
+        Ok(resolver) => format!("names go to {resolver}"),
+        Err(error) => format!("not usable: {error}"),
+    };
+    Ok(format!("passt ({}), {resolver}; only for `lava run --net egress`", path.display()))
 }
 
 fn image() -> Result<String> {

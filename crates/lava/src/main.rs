@@ -5,6 +5,7 @@ mod baseline;
 mod bundle;
 mod ctl;
 mod doctor;
+mod egress;
 mod export;
 mod files;
 mod image;

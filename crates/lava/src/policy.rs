@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use lava_analysis::WhatIf;
 use lava_event::GuestText;
-use lava_policy::Policy;
+use lava_policy::{Nearby, Policy};
 
 use crate::terminal::{Live, Style};
 use crate::{CLEAN, baseline, prepare, replay, show};
@@ -86,7 +86,12 @@ fn one(policy: &Policy, name: &str, root: Option<&Path>, unreadable: &mut u64) -
     let out = &mut std::io::stdout().lock();
     let manifest = session.manifest();
     // As it would answer a task of this profile if it were no dry run.
-    let policy = &policy.for_profile(&manifest.profile).with_dry_run(false);
+    let policy = policy.for_profile(&manifest.profile).with_dry_run(false);
+    let option = |name: &str| manifest.options.get(name).map(String::as_str).unwrap_or_default();
+    let policy = &match option("net") {
+        "egress" => policy.with_real_network(Nearby::parse(option("nearby"))),
+        _ => policy,
+    };
     writeln!(
         out,
         "{} {}: recorded under {}, now under {}",

@@ -24,7 +24,7 @@ use crate::prepare::{self, Guest, TaskFile};
 use crate::template;
 use crate::terminal::{self, Live, Style};
 use crate::{CLEAN, FAILED, Format, THREAT, places};
-use crate::{baseline, remediate, rules, yara};
+use crate::{baseline, egress, remediate, rules, yara};
 
 /// How long a guest may take to start: under emulation on a busy machine that is long.
 pub const BOOT_TIMEOUT: Duration = Duration::from_secs(240);
@@ -94,7 +94,8 @@ pub struct Run {
     #[arg(long, value_enum, value_name = "WHAT")]
     trace: Option<Trace>,
     /// What the guest's network answers. `simulated`: every name has an address, every connection is accepted, HTTP, TLS and
-    /// mail are answered. `refused`: no name and no connection. `none`: no network card. Nothing leaves the host in any.
+    /// mail are answered. `refused`: no name and no connection. `none`: no network card. Nothing leaves the host in these.
+    /// `egress`: the real network, through passt, for the names and connections that a rule of the policy allows; all else is refused.
     /// Default: the profile's, or `simulated`.
     #[arg(long, value_enum, value_name = "MODE")]
     net: Option<Net>,
@@ -118,6 +119,7 @@ enum Net {
     None,
     Refused,
     Simulated,
+    Egress,
 }
 
 impl From<Net> for Network {
@@ -126,6 +128,7 @@ impl From<Net> for Network {
             Net::None => Self::None,
             Net::Refused => Self::Refused,
             Net::Simulated => Self::Simulated,
+            Net::Egress => Self::Egress,
         }
     }
 }
@@ -153,6 +156,10 @@ impl Run {
         let usual = self.baseline.load(&profile.name)?;
         let policy = policy.for_profile(&profile.name);
         let policy = if self.dry_run { policy.with_dry_run(true) } else { policy };
+        let (policy, nearby) = match self.network(&profile) {
+            Network::Egress => egress::bound(policy).map(|(policy, nearby)| (policy, Some(nearby)))?,
+            _ => (policy, None),
+        };
         let (profile, members) = prepare::in_image(profile, self.image.as_deref())?;
         let members = members.with_password(&self.password);
         if let Some(disk) = self.disk.as_deref().filter(|disk| !disk.is_file()) {
@@ -189,6 +196,8 @@ impl Run {
         let origin = Origin::now();
         let mut manifest = self.manifest(&id, &task, &profile, &guest, origin);
         manifest.policy = PolicyFacts { name: policy.name().to_owned(), sha256: Some(policy_hash) };
+        // Whoever decides the session anew has to know it.
+        manifest.options.extend(nearby.map(|nearby| ("nearby".to_owned(), nearby.to_string())));
         manifest.qemu = qemu.version.to_string();
         manifest.tap = Some(tap.sha256);
         manifest.template = template.as_ref().map(|template| template.parts.name());

@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 
-use lava_event::{Action, Event, Finding, GuestText, Kind, Severity, Stage, Verdict};
+use lava_event::{Event, Finding, GuestText, Kind, Severity, Stage, Verdict};
 use lava_graph::Trace;
 
 /// Colours, where the terminal has them.
@@ -107,18 +107,22 @@ impl Live {
             Kind::VmEnded { reason, detail, .. } => {
                 format!("micro-VM ended: {reason}{}", detail.as_ref().map(|d| format!(" ({d})")).unwrap_or_default())
             }
-            Kind::VmDecision { action, rule, outcome, .. } => {
-                return self.decision(event, *action, rule.as_deref(), outcome);
-            }
+            Kind::VmDecision { .. } => return self.decision(event),
             _ => return,
         };
         self.line(&self.style.dim(&format!("{}  {text}", seconds(event.time_ns))));
     }
 
-    fn decision(&self, event: &Event, action: Action, rule: Option<&str>, outcome: &str) {
-        let rule = rule.map_or("default".to_owned(), |rule| format!("rule {rule}"));
+    fn decision(&self, event: &Event) {
+        let Kind::VmDecision { action, rule, reason, outcome, .. } = &event.kind else { return };
+        // A rule's reason is known to who wrote it.
+        let reason = reason.as_ref().filter(|_| rule.is_none());
+        let rule = rule.as_ref().map_or("default".to_owned(), |rule| format!("rule {rule}"));
         let text = format!("{}  {:<9}  {} by {rule}: {outcome}", seconds(event.time_ns), "POLICY", action);
         self.line(&self.style.bold(&text));
+        if let Some(reason) = reason {
+            self.line(&self.style.dim(&format!("          {reason}")));
+        }
     }
 
     /// A finding.
@@ -242,6 +246,10 @@ pub fn decisions(trace: &Trace, out: &mut impl Write) -> std::io::Result<()> {
     for decision in &trace.decisions {
         let rule = decision.rule.as_deref().unwrap_or("default");
         writeln!(out, "  {}  {} by {rule}: {}", seconds(decision.time_ns), decision.action, decision.outcome)?;
+        // A rule's reason is known to who wrote it.
+        if let Some(reason) = decision.reason.as_ref().filter(|_| decision.rule.is_none()) {
+            writeln!(out, "            {reason}")?;
+        }
     }
     Ok(())
 }

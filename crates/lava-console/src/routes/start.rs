@@ -57,7 +57,7 @@ pub struct TaskForm {
     profile: Option<String>,
     /// What answers the attack: the name of a policy; `observe` if not given.
     policy: Option<String>,
-    /// `none`, `refused` or `simulated`.
+    /// `none`, `refused`, `simulated`, or `egress`: the real network, for what a rule of the policy allows.
     net: Option<String>,
     /// Seconds the task may take.
     timeout: Option<u64>,
@@ -240,7 +240,7 @@ fn option(app: &App, name: &str, value: &str) -> Answer<Vec<String>> {
     match (name, value) {
         ("profile", _) if app.config.profiles.iter().any(|profile| profile.name == value) => pair("--profile"),
         ("profile", _) => Err(ApiError::bad("there is no such profile").help("GET /api/profiles lists them")),
-        ("net", "none" | "refused" | "simulated") => pair("--net"),
+        ("net", "none" | "refused" | "simulated" | "egress") => pair("--net"),
         ("timeout", _) if value.parse::<u64>().is_ok_and(|seconds| (1..=MAX_TIMEOUT).contains(&seconds)) => {
             pair("--timeout")
         }

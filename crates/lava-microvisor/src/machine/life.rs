@@ -27,6 +27,7 @@ use super::port::{self, Said};
 use super::questions::Questions;
 use super::setup::{Machine, mbr, random};
 use super::{MachineReport, MachineSpec, Options, Task};
+use crate::passt::Passt;
 use crate::profile::Profile;
 use crate::qemu::process::how;
 use crate::qmp::{Qmp, QmpError, QmpEvent, dial};
@@ -503,6 +504,7 @@ impl Life {
             process,
             disks,
             net,
+            passt,
             feeder,
             merger,
             happened,
@@ -522,7 +524,9 @@ impl Life {
             disk.stop();
         }
         report.net = net.map(NetServer::stop).unwrap_or_default();
-        report.faults.extend(report.net.fault.iter().map(|fault| format!("network: {fault}")));
+        let net = [&report.net.fault, &report.net.outage].into_iter().flatten();
+        report.faults.extend(net.map(|fault| format!("network: {fault}")).collect::<Vec<_>>());
+        report.faults.extend(passt.and_then(Passt::stop));
         report.mbr_sha256_after = mbr(&report.disks);
         if let (true, Some(folder)) = (self.saved && orderly, options.save_to.as_deref())
             && let Err(error) = keep(folder, &ram, save_to.as_deref(), &report)

@@ -31,6 +31,7 @@ use lava_event::Sha256;
 use lava_net::{NetError, NetSummary};
 use lava_ring::RingError;
 
+use crate::passt::PasstError;
 use crate::profile::{Profile, Profiles};
 use crate::qemu::QemuError;
 use crate::stream::{Items, QUEUE};
@@ -147,6 +148,9 @@ pub enum MachineError {
     /// The network.
     #[error(transparent)]
     Net(#[from] NetError),
+    /// The way to the real network.
+    #[error(transparent)]
+    Passt(#[from] PasstError),
     /// The tap's ring.
     #[error(transparent)]
     Ring(#[from] RingError),

@@ -4,7 +4,8 @@
 //! supervisor holds its lock (flock(2)), which goes when the supervisor goes, however that came about. In it a record tells what else
 //! there is: the process, the control group, files that are of no use without the session. [`sweep`] removes what nobody holds.
 //!
-//! *Invariants:* the folder is made first and removed last; the record names a process before the process has begun.
+//! *Invariants:* the folder is made first and removed last; the record names QEMU before it has begun. passt, which ends by itself, is
+//! named once it is up.
 //!
 //! *Boundary:* everybody may make folders in `/dev/shm`: only those of our own user are believed.
 
@@ -33,7 +34,10 @@ const DYING: Duration = Duration::from_secs(30);
 struct Record {
     /// QEMU's process and when it was started, in the kernel's ticks: the number alone may be another's by now.
     qemu: Option<(i32, u64)>,
-    /// Its control group.
+    /// passt's, likewise.
+    #[serde(default)]
+    passt: Option<(i32, u64)>,
+    /// QEMU's control group.
     group: Option<PathBuf>,
     /// Files and folders that are of no use without the session.
     scratch: Vec<PathBuf>,
@@ -74,6 +78,13 @@ impl Owner {
                 }
             }
         }
+    }
+
+    /// Writes down passt's process.
+    pub(super) fn note_passt(&mut self, pid: u32) -> io::Result<()> {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        self.record.passt = pid.and_then(|pid| Some((pid.as_raw_nonzero().get(), start_time(pid)?)));
+        self.write()
     }
 
     /// Writes down the process that is about to begin.
@@ -157,8 +168,10 @@ fn read(path: &Path) -> io::Result<Record> {
 
 /// The process first: what it holds open would not be given back, and it could make more.
 fn clear(record: &Record, runtime_dir: &Path) -> Result<(), String> {
-    if let Some((pid, start)) = record.qemu {
-        end(pid, start)?;
+    for (name, process) in [("QEMU", record.qemu), ("passt", record.passt)] {
+        if let Some((pid, start)) = process {
+            end(name, pid, start)?;
+        }
     }
     if let Some(group) = &record.group {
         remove_group(group).map_err(|error| format!("{}: {error}", group.display()))?;
@@ -167,15 +180,19 @@ fn clear(record: &Record, runtime_dir: &Path) -> Result<(), String> {
 }
 
 /// Kills a process if it is still the one that was started then, and waits until it is gone.
-fn end(pid: i32, start: u64) -> Result<(), String> {
+fn end(name: &str, pid: i32, start: u64) -> Result<(), String> {
     let Some(pid) = Pid::from_raw(pid) else { return Ok(()) };
     let Ok(fd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { return Ok(()) };
     if start_time(pid) != Some(start) {
         return Ok(());
     }
-    // It fails if it is gone already: the kernel kills QEMU with its supervisor.
+    // It fails if it is gone already: the kernel kills QEMU with its supervisor, and passt ends by itself.
     let _ = rustix::process::pidfd_send_signal(&fd, Signal::KILL);
-    if pidfd_gone(&fd, Some(DYING)) { Ok(()) } else { Err(format!("QEMU, process {pid}, was killed and does not go")) }
+    if pidfd_gone(&fd, Some(DYING)) {
+        Ok(())
+    } else {
+        Err(format!("{name}, process {pid}, was killed and does not go"))
+    }
 }
 
 fn remove(path: &Path) -> Result<(), String> {
@@ -239,6 +256,6 @@ mod tests {
         let swept = sweep(place.path());
         assert!(swept[0].problem.is_some() && other.exists());
         // A process that has the number by now is not the one that was started then.
-        assert_eq!(end(std::process::id() as i32, 1), Ok(()));
+        assert_eq!(end("QEMU", std::process::id() as i32, 1), Ok(()));
     }
 }

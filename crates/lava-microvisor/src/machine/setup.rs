@@ -10,12 +10,13 @@ use std::thread::JoinHandle;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use lava_disk::{DiskConfig, DiskServer, DiskView};
 use lava_event::{Event, Kind, Outlet, Sha256, Source};
-use lava_net::{NetConfig, NetServer};
+use lava_net::{Mode, NetConfig, NetServer};
 use lava_ring::{Requester, Ring};
 
 use super::life::Happening;
 use super::owner::Owner;
 use super::{MachineError, MachineReport, MachineSpec};
+use crate::passt::Passt;
 use crate::qemu;
 use crate::qemu::cage::Cage;
 use crate::qemu::command::{Layout, Tap};
@@ -74,6 +75,8 @@ pub(super) struct Machine {
     pub process: Process,
     pub disks: Vec<DiskServer>,
     pub net: Option<NetServer>,
+    /// The way to the real network; it ends once the network's server does.
+    pub passt: Option<Passt>,
     pub feeder: Arc<Feeder>,
     pub merger: JoinHandle<Summary>,
     pub happenings: Sender<Happening>,
@@ -139,11 +142,20 @@ pub(super) fn set_up(
     }
     let capture = spec.session_dir.join("traffic.pcapng");
     let mac = if clone.is_some() { fresh_mac() } else { MAC };
+    let (passt, uplink) = match spec.net {
+        Some(Mode::Egress) => {
+            let (passt, uplink) = Passt::start(user, mac)?;
+            owner.note_passt(passt.id()).map_err(|e| no_folder(&spec.runtime_dir, e))?;
+            (Some(passt), Some(uplink))
+        }
+        _ => (None, None),
+    };
     let net = match spec.net {
         Some(mode) => {
             let (socket, content) = (runtime.at("net"), spec.net_content.clone());
             let waits = lava_net::Waits::of(&spec.asks);
-            let net = NetConfig { socket: socket.clone(), capture, mac_of_guest: Some(mac), mode, content, waits };
+            let mac_of_guest = Some(mac);
+            let net = NetConfig { socket: socket.clone(), capture, mac_of_guest, mode, content, waits, uplink };
             let net = NetServer::start(net, outlet)?;
             runtime.give(&socket)?;
             Some(net)
@@ -200,6 +212,7 @@ pub(super) fn set_up(
         process,
         disks,
         net,
+        passt,
         feeder,
         merger,
         happenings: happenings.clone(),

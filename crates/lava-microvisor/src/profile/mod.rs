@@ -32,6 +32,9 @@ pub enum Network {
     /// The Internet is played.
     #[default]
     Simulated,
+    /// The real network, as far as the policy allows. No profile can ask for it.
+    #[serde(skip)]
+    Egress,
 }
 
 impl Network {
@@ -42,6 +45,7 @@ impl Network {
             Self::None => None,
             Self::Refused => Some(lava_net::Mode::Refuse),
             Self::Simulated => Some(lava_net::Mode::Simulated),
+            Self::Egress => Some(lava_net::Mode::Egress),
         }
     }
 }

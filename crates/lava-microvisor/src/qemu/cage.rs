@@ -25,7 +25,7 @@ use super::{Qemu, QemuError, find};
 /// Makes the namespaces.
 pub(crate) const BWRAP: &str = "bwrap";
 /// Demotes.
-const SETPRIV: &str = "/usr/bin/setpriv";
+pub(crate) const SETPRIV: &str = "/usr/bin/setpriv";
 /// Where programs are looked for; QEMU's whole environment.
 const PATH: &str = "/usr/bin:/bin";
 /// The system's libraries: Debian keeps those of its architecture in a folder of their own, others do not.

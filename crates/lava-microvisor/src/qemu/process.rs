@@ -254,8 +254,8 @@ fn go_on(go: OwnedFd) -> Result<(), QemuError> {
     written.map_err(|source| QemuError::Io { what: "cannot let QEMU go on in", path: BWRAP.into(), source })
 }
 
-/// Reads to the end, so that QEMU never waits for us; keeps what the limit allows.
-fn copy(mut from: impl Read, mut to: File, mut limit: u64, tail: Option<Arc<Mutex<Vec<u8>>>>) {
+/// Reads to the end, so that nobody waits for us; keeps what the limit allows.
+pub(crate) fn copy(mut from: impl Read, mut to: impl Write, mut limit: u64, tail: Option<Arc<Mutex<Vec<u8>>>>) {
     let mut buffer = [0; 4096];
     loop {
         let count = match from.read(&mut buffer) {

@@ -3,9 +3,11 @@
 //! JA3: <https://github.com/salesforce/ja3>. JA4: <https://github.com/FoxIO-LLC/ja4>, technical_details/JA4.md (the client's
 //! fingerprint, BSD 3-Clause). Both leave out GREASE (RFC 8701).
 
-use lava_event::Sha256;
+use lava_event::{Kind, Sha256};
 use md5::{Digest, Md5};
 use tls_parser::{SNIType, TlsExtension, parse_tls_client_hello_extension, parse_tls_handshake_client_hello};
+
+use crate::world::Ends;
 
 /// A hello is not longer, bytes.
 pub const LONGEST: usize = 64 << 10;
@@ -28,6 +30,23 @@ pub struct Hello {
     pub alpn: Vec<Vec<u8>>,
     pub ja3: String,
     pub ja4: String,
+}
+
+impl Hello {
+    /// The event: what TLS came to (`outcome`), and by which version.
+    pub fn told(&self, ends: Ends, version: &str, outcome: &str, frame: u64) -> Kind {
+        Kind::NetTls {
+            origin: ends.origin,
+            destination: ends.destination,
+            server_name: self.server_name.clone().map(Into::into),
+            alpn: self.alpn.iter().cloned().map(Into::into).collect(),
+            version: version.to_owned(),
+            ja3: self.ja3.clone(),
+            ja4: self.ja4.clone(),
+            outcome: outcome.to_owned(),
+            frame,
+        }
+    }
 }
 
 /// How far reading came.

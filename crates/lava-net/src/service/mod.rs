@@ -6,7 +6,7 @@
 //! Limits: of each direction the first [`KEEP`] bytes are kept; what waits to be sent is bounded by not taking more from the
 //! guest meanwhile (TCP holds it back).
 
-mod hello;
+pub mod hello;
 mod http;
 mod irc;
 mod names;

@@ -4,7 +4,6 @@
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 
-use lava_event::Kind;
 use rustls::ServerConnection;
 
 use super::hello::{self, Hello, Read};
@@ -129,17 +128,7 @@ impl Tls {
 
     fn tell(&mut self, version: &str, outcome: &str, context: &mut Context<'_, '_>) {
         self.told = true;
-        let kind = Kind::NetTls {
-            origin: self.ends.origin,
-            destination: self.ends.destination,
-            server_name: self.hello.server_name.clone().map(Into::into),
-            alpn: self.hello.alpn.iter().cloned().map(Into::into).collect(),
-            version: version.to_owned(),
-            ja3: self.hello.ja3.clone(),
-            ja4: self.hello.ja4.clone(),
-            outcome: outcome.to_owned(),
-            frame: context.at.frame,
-        };
+        let kind = self.hello.told(self.ends, version, outcome, context.at.frame);
         context.tell(kind, None);
     }
 

@@ -23,11 +23,11 @@ pub struct Scripted {
 }
 
 impl Scripted {
-    fn new(answer: Action, kinds: &[&str]) -> Self {
+    pub fn new(answer: Action, kinds: &[&str]) -> Self {
         Self { waits: Waits::of(kinds), answer: Some(answer), ..Self::default() }
     }
 
-    fn taken(&self) -> Vec<(Kind, &'static str)> {
+    pub fn taken(&self) -> Vec<(Kind, &'static str)> {
         std::mem::take(&mut *self.asked.lock().unwrap())
     }
 }
@@ -117,6 +117,21 @@ fn a_flow_of_datagrams_is_asked_about_once() {
 }
 
 #[test]
+fn a_damaged_datagram_spares_no_question() {
+    let (mut peer, gate) = (peer(Mode::Simulated), Scripted::new(Action::Deny, FLOWS));
+    let beacon = emit::udp(route(WORLD), 40_000, 4444, b"beacon");
+    let mut damaged = beacon.clone();
+    *damaged.last_mut().unwrap() ^= 1; // Padding.
+    damaged[emit::ETHERNET + 28] ^= 1; // The first byte of what it says: its checksum is wrong.
+    for (frame, answered, asked) in [(&damaged, false, 0), (&beacon, true, 1), (&damaged, false, 0), (&beacon, true, 0)]
+    {
+        assert_eq!(give(&mut peer, frame, &gate).0.is_some(), answered, "refused, where it is taken note of");
+        assert_eq!(gate.taken().len(), asked);
+    }
+    assert_eq!(peer.end(std::time::Duration::ZERO).len(), 0, "nothing was taken");
+}
+
+#[test]
 fn pings_wait_and_what_makes_the_network_work_does_not() {
     let gate = Scripted::new(Action::Deny, FLOWS);
     let mut peer = peer(Mode::Simulated);
@@ -124,7 +139,7 @@ fn pings_wait_and_what_makes_the_network_work_does_not() {
         assert!(give(&mut peer, &frame, &gate).0.is_some());
     }
     assert_eq!(gate.taken(), []);
-    assert_eq!(give(&mut peer, &super::wire::ping(), &gate).0, None);
+    assert_eq!(give(&mut peer, &super::wire::ping(GATEWAY), &gate).0, None);
     assert_eq!(gate.taken().len(), 1);
 }
 
@@ -207,7 +222,7 @@ fn a_question_waits_on_the_wire() {
     let (socket, capture) = (directory.path().join("net.sock"), directory.path().join("traffic.pcapng"));
     let outlet = Arc::new(Refuses { capture: capture.clone(), log: Mutex::default() });
     let (mode, content, waits) = (Mode::Simulated, Content::default(), Waits::of(FLOWS));
-    let config = NetConfig { socket: socket.clone(), capture, mac_of_guest: None, mode, content, waits };
+    let config = NetConfig { socket: socket.clone(), capture, mac_of_guest: None, mode, content, waits, uplink: None };
     let server = NetServer::start(config, outlet.clone()).unwrap();
     let mut stream = std::os::unix::net::UnixStream::connect(&socket).unwrap();
     send(&mut stream, &syn(WORLD, 443, 1));

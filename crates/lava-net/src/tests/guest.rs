@@ -29,6 +29,9 @@ pub struct Guest {
     pub artifacts: Vec<Artifact>,
     pub capture: Option<Capture>,
     pub gate: Box<dyn Gate>,
+    /// Who plays the real network, and the frames that came to it.
+    pub outside: Option<Peer>,
+    pub passed: Vec<Vec<u8>>,
 }
 
 #[derive(Default)]
@@ -92,6 +95,8 @@ impl Guest {
             artifacts,
             capture: None,
             gate: Box::new(Open),
+            outside: None,
+            passed: Vec::new(),
         }
     }
 
@@ -121,7 +126,25 @@ impl Guest {
             self.told.push(kind);
             self.artifacts.extend(artifacts);
         }
+        for frame in handled.onward {
+            let at = At { now: self.now, frame: 0 };
+            let answers = self.outside.as_mut().map(|outside| outside.handle(&frame, at, &mut Open).answers);
+            self.passed.push(frame);
+            answers.into_iter().flatten().for_each(|answer| self.hear_from_outside(&answer));
+        }
         count
+    }
+
+    /// Gives the peer a frame of the real network's.
+    pub fn hear_from_outside(&mut self, frame: &[u8]) {
+        let handled = self.peer.arrived(frame, self.now, &mut *self.gate);
+        self.took(handled);
+    }
+
+    /// The way to the real network is cut.
+    pub fn cut_off(&mut self) {
+        let handled = self.peer.lost(self.now, &mut *self.gate);
+        self.took(handled);
     }
 
     /// Gives the peer a frame that the guest's TCP did not make; how many answers came.
@@ -154,6 +177,13 @@ impl Guest {
             if self.peer.deadline(self.now) == Some(Duration::ZERO) {
                 let handled = self.peer.tick(self.now, &mut *self.gate);
                 ticked = self.took(handled);
+            }
+            if let Some(outside) = &mut self.outside
+                && outside.deadline(self.now) == Some(Duration::ZERO)
+            {
+                let answers = outside.tick(self.now, &mut Open).answers;
+                ticked += answers.len();
+                answers.iter().for_each(|answer| self.hear_from_outside(answer));
             }
             if quiet && ticked == 0 && self.cable.inbound.is_empty() {
                 return;

@@ -1,6 +1,7 @@
 //! The server over its Unix socket, as QEMU uses it; the capture as Wireshark reads it.
 
 use std::io::{Read, Write};
+use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
@@ -41,8 +42,8 @@ pub fn receive(stream: &mut UnixStream) -> Vec<u8> {
     frame
 }
 
-pub fn ping() -> Vec<u8> {
-    let mut frame = emit::echo_reply(route(GATEWAY), [0, 1, 0, 1], b"ping");
+pub fn ping(to: Ipv4Addr) -> Vec<u8> {
+    let mut frame = emit::echo_reply(route(to), [0, 1, 0, 1], b"ping");
     frame[34] = 8; // Type: echo request. The checksum falls by as much as the type's byte rises.
     let sum = u16::from_be_bytes([frame[36], frame[37]]) - 0x0800;
     frame[36..38].copy_from_slice(&sum.to_be_bytes());
@@ -68,6 +69,7 @@ fn wireshark_agrees() {
         mode: Mode::Simulated,
         content: Content::default(),
         waits: Waits::default(),
+        uplink: None,
     };
     let server = NetServer::start(config, log.clone()).unwrap();
 
@@ -86,7 +88,7 @@ fn wireshark_agrees() {
         query(),
         syn(WORLD, 443, 1),
         beacon.clone(),
-        ping(),
+        ping(GATEWAY),
     ];
     for frame in &frames {
         send(&mut stream, frame);

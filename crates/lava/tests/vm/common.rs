@@ -56,9 +56,14 @@ pub struct Ran {
 
 /// Runs `lava run` with these arguments in a turn of its own.
 pub fn run(arguments: &[&str]) -> Ran {
+    run_by(lava(), arguments)
+}
+
+/// The same by this command, which is `lava`, or starts it.
+pub fn run_by(mut command: Command, arguments: &[&str]) -> Ran {
     let _turn = turn();
     let out = tempfile::tempdir().unwrap();
-    let output = lava().arg("run").args(arguments).arg("--out").arg(out.path()).output().unwrap();
+    let output = command.arg("run").args(arguments).arg("--out").arg(out.path()).output().unwrap();
     read(&output, out)
 }
 

@@ -8,6 +8,7 @@ mod common;
 mod control;
 mod disk_changes;
 mod dump;
+mod egress;
 mod files;
 mod ground_truth;
 mod kernel;

@@ -8,7 +8,7 @@ use lava_event::{Action, Event, Kind, Sha256};
 use crate::common::{Ran, decisions, play, root, run};
 
 /// Runs tshark over the session's capture.
-fn tshark(ran: &Ran, arguments: &[&str]) -> String {
+pub fn tshark(ran: &Ran, arguments: &[&str]) -> String {
     let mut command = Command::new("tshark");
     // The TLS that is not on its own port is told by its keys and this.
     command.args(["-d", "tcp.port==8443,tls", "-r"]).arg(ran.session.dir().join("traffic.pcapng")).args(arguments);
@@ -120,7 +120,7 @@ fn ordinary_programs_find_a_network() {
 }
 
 /// What was decided about flows to a port, and about names: program, action, rule, outcome.
-fn decided(ran: &Ran, wanted: impl Fn(&Kind) -> bool) -> BTreeSet<(String, Action, String, String)> {
+pub fn decided(ran: &Ran, wanted: impl Fn(&Kind) -> bool) -> BTreeSet<(String, Action, String, String)> {
     let about = ran.events.iter().filter(|event| wanted(&event.kind));
     about
         .flat_map(|event| {
@@ -131,7 +131,7 @@ fn decided(ran: &Ran, wanted: impl Fn(&Kind) -> bool) -> BTreeSet<(String, Actio
         .collect()
 }
 
-fn flow_to(port: u16) -> impl Fn(&Kind) -> bool {
+pub fn flow_to(port: u16) -> impl Fn(&Kind) -> bool {
     move |kind| matches!(kind, Kind::NetFlow { destination, .. } if destination.port == port)
 }
 
