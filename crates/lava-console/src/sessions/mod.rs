@@ -6,3 +6,4 @@ pub mod history;
 pub mod live;
 pub mod moment;
 pub mod pending;
+pub mod rfb;
