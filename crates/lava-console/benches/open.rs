@@ -1,7 +1,8 @@
 //! How long a large session takes to open in the console: what the page asks for first, and going back in time.
 //!
-//! `cargo bench -p lava-console --bench open -- [MILLIONS]`: a session of made-up events is written as `lava run` writes one, and looked at
-//! through the server, once as it is and once as an older LAVA (or one that was killed) left it, without what is kept for opening it.
+//! `cargo bench -p lava-console --bench open -- [MILLIONS] [FOLDER]`: a session of made-up events is written as `lava run` writes one (into
+//! FOLDER, which must not exist and is kept), and looked at through the server, once as it is and once as an older LAVA left it, without what
+//! is kept for opening it.
 //! Times are of whole requests, the first of each; memory is the whole process's (`VmRSS`).
 
 #[path = "../tests/common/mod.rs"]
@@ -9,39 +10,35 @@ mod common;
 #[path = "../../lava-analysis/benches/made_up.rs"]
 mod made_up;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use common::{Recording, console};
-use lava_event::Event;
 
-const CLOSED: &str = "01J0000000000000000000BENA";
-const OLDER: &str = "01J0000000000000000000BENB";
+const ID: &str = "01J0000000000000000000BENA";
 
 fn main() {
     // cargo hands `--bench` over too.
     let mut words = std::env::args().skip(1).filter(|word| !word.starts_with("--"));
     let millions: f64 = words.next().and_then(|word| word.parse().ok()).unwrap_or(1.0);
     let count = (millions * 1e6) as usize;
-    let folder = tempfile::tempdir().expect("folder");
+    let temporary = tempfile::tempdir().expect("folder");
+    let folder = words.next().map_or_else(|| temporary.path().join("closed"), PathBuf::from);
+    let older = temporary.path().join("older");
     let mut seq = 0;
-    let events: Vec<Event> = made_up::synthetic().take(count).map(|event| made_up::numbered(event, &mut seq)).collect();
-    let mut recording = Recording::begin(folder.path(), CLOSED);
-    recording.events = events;
+    let mut recording = Recording::begin(&folder, ID);
+    recording.events = made_up::synthetic().take(count).map(|event| made_up::numbered(event, &mut seq)).collect();
     recording.close();
-    let (closed, older) = (folder.path().join(CLOSED), folder.path().join(OLDER));
-    std::fs::create_dir(&older).expect("folder");
-    for name in ["events.jsonl", "chain.txt", "findings.jsonl"] {
-        std::fs::hard_link(closed.join(name), older.join(name)).expect("link");
+    std::fs::create_dir_all(older.join(ID)).expect("folder");
+    for name in ["manifest.json", "events.jsonl", "chain.txt", "findings.jsonl"] {
+        std::fs::copy(folder.join(ID).join(name), older.join(ID).join(name)).expect("copy");
     }
-    let manifest = std::fs::read_to_string(closed.join("manifest.json")).expect("manifest");
-    std::fs::write(older.join("manifest.json"), manifest.replace(CLOSED, OLDER)).expect("manifest");
-    let log = std::fs::metadata(closed.join("events.jsonl")).expect("log").len();
+    let log = std::fs::metadata(folder.join(ID).join("events.jsonl")).expect("log").len();
     println!("{count} events, {} MiB", log >> 20);
-    for (name, id) in [("closed", CLOSED), ("without trace.json and processes.json", OLDER)] {
-        // A server of its own: nothing is remembered.
-        let console = console(folder.path(), Path::new("/bin/false"));
-        let base = format!("/api/sessions/{id}");
+    for (name, folder) in [("closed", folder), ("without trace.json and processes.json", older)] {
+        // A server of its own: nothing is remembered. What it does beside answering is to make the session searchable.
+        let console = console(&folder, Path::new("/bin/false"));
+        let base = format!("/api/sessions/{ID}");
         println!("{name}:");
         for (what, path) in [
             ("session", base.clone()),
