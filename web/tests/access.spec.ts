@@ -6,13 +6,14 @@ import { createRequire } from 'node:module';
 import type { Page } from '@playwright/test';
 import type { AxeResults } from 'axe-core';
 
+import { screens } from './guest';
 import { expect, Live, RECORDED, test } from './page';
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const VIEWS = {
   overview: '/', sessions: '/sessions', start: '/start', policies: '/policies?policy=protect', search: '/search?q=cron.d', audit: '/audit', retention: '/retention', login: '/login',
   session: RECORDED, card: `${RECORDED}?sel=node.n143`, finding: `${RECORDED}?sel=finding.4`, decision: `${RECORDED}?sel=decision.684`,
-  past: `${RECORDED}?at=2975000000`, nowhere: '/nowhere', 'no session': '/sessions/NONE',
+  past: `${RECORDED}?at=2975000000`, 'no picture': `${RECORDED}?view=screen`, nowhere: '/nowhere', 'no session': '/sessions/NONE',
 };
 const NARROW = { width: 390, height: 844 };
 const RULES = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'];
@@ -60,5 +61,15 @@ test('axe finds nothing: an act that waits', async ({ page }) => {
   await page.goto(live.path);
   await live.advance(3_123e6);
   await expect(page.getByRole('alertdialog')).toBeVisible();
+  await expectAccessible(page);
+});
+
+test('axe finds nothing: a screen under control', async ({ page }) => {
+  await screens(page, [60, 90, 120]);
+  const live = new Live(page, 'AXESCREEN');
+  await live.begin();
+  await page.goto(`${live.path}?view=screen`);
+  await page.getByRole('button', { name: 'Take control' }).click();
+  await expect(page.getByRole('button', { name: 'Give back' })).toBeVisible();
   await expectAccessible(page);
 });

@@ -195,5 +195,5 @@ test('weight of the page', () => {
   const files = readdirSync(DIST).map((name) => ({ name, bytes: statSync(join(DIST, name)).size, data: readFileSync(join(DIST, name)) }));
   const first = files.filter(({ name }) => /^index-.*\.(js|css)$/.test(name));
   const zipped = (some: typeof files): number => some.reduce((sum, { data }) => sum + gzipSync(data).length, 0);
-  told('page, compressed', `${(zipped(first) / 1024).toFixed(0)} KiB of script and style at first; ${(zipped(files) / 1024).toFixed(0)} KiB with fonts and the policy editor`);
+  told('page, compressed', `${(zipped(first) / 1024).toFixed(0)} KiB of script and style at first; ${(zipped(files) / 1024).toFixed(0)} KiB with fonts, the policy editor and noVNC`);
 });

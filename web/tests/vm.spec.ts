@@ -167,6 +167,53 @@ async function downloads(page: Page, id: string): Promise<void> {
   expect(await once(verify, 'exit'), 'lava verify').toEqual([0, null]);
 }
 
+/** Asks for a word at the guest's own keyboard, and runs a program of that name. */
+const ASKS = `#!/bin/sh
+exec 3< /dev/tty1
+: > /tmp/asks
+read -r word <&3
+cp /bin/true "/tmp/$word"
+"/tmp/$word"
+sleep 2
+`;
+
+test('a guest with a screen: it is seen live, and what an analyst types arrives and is told', async ({ page }) => {
+  await page.goto(server.link);
+  await expect(page.getByRole('heading', { name: 'Overview' })).toBeVisible();
+  const shipped = readFileSync(fileURLToPath(new URL('../../images/profiles/script.toml', import.meta.url)), 'utf8');
+  const [profile, task] = [join(server.sessions, 'screen.toml'), join(server.sessions, 'asks.sh')];
+  writeFileSync(profile, shipped.replace('memory_mib', 'display = true\nmemory_mib'));
+  writeFileSync(task, ASKS);
+  const id = newId();
+  const api = `/api/sessions/${id}`;
+  const ended = once(server.run([task, '--root', '--profile', profile, '--timeout', '600', '--id', id]), 'exit');
+  await expect.poll(async () => (await page.request.get(`${server.origin}${api}`)).status(), { timeout: LIMIT }).toBe(200);
+  const events = async (kind: string) => (await get<{ events: Record<string, string>[] }>(page, `${api}/events?kind=${kind}`)).events;
+  await expect.poll(async () => (await events('file.create')).map((event) => event['path']), { timeout: LIMIT }).toContain('/tmp/asks');
+
+  await page.goto(`${server.origin}/sessions/${id}?view=screen`);
+  const panel = page.getByRole('region', { name: 'Screen' });
+  await expect(panel.getByText('Live, to look at')).toBeVisible();
+  expect(await panel.locator('canvas').evaluate((canvas: HTMLCanvasElement) => canvas.width)).toBeGreaterThanOrEqual(640);
+  await panel.getByRole('button', { name: 'Take control' }).click();
+  await expect(panel.getByText('Your keys and your pointer are the guest’s')).toBeVisible();
+  await page.keyboard.type('hello\n', { delay: 100 });
+  await expect.poll(async () => (await events('process.exec')).map((event) => event['path']), { timeout: LIMIT }).toContain('/tmp/hello');
+  await panel.getByRole('button', { name: 'Graph' }).click();
+  await expect(page.getByRole('region', { name: 'Relational' })).toContainText('hello');
+  await expect(page.getByRole('region', { name: 'Verdict' })).toContainText('closed', { timeout: LIMIT });
+  await ended;
+
+  expect((await events('vm.response')).map((event) => [event['command'], event['outcome']])).toEqual([
+    ['control taken', 'done'], ['control given back', 'done'],
+  ]);
+  const { entries } = await get<{ entries: { what: string; on: string }[] }>(page, '/api/audit');
+  const told = entries.filter((entry) => entry.on === id).map((entry) => entry.what);
+  expect(told).toEqual(['session.control.given_back', 'session.control']);
+  await page.goto(`${server.origin}/sessions/${id}?view=screen`);
+  await expect(page.getByRole('img', { name: /The guest’s screen at/ })).toBeVisible();
+});
+
 test('a file is opened from the page: its hostile names are text; roles, logout, token', async ({ page }) => {
   for (const role of ['viewer', 'analyst']) server.also(['user', 'add', `a-${role}`, '--role', role], 'correct horse battery\n');
   await login(page, 'a-viewer', 'correct horse battery');

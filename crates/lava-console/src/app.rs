@@ -24,6 +24,8 @@ use crate::store::index::Index;
 const HEAVY: usize = 2;
 /// Live viewers at a time, of all sessions.
 pub const MAX_VIEWERS: usize = 256;
+/// Live views of screens at a time, of all sessions: each costs its QEMU the encoding.
+const MAX_SCREENS: usize = 32;
 
 /// A way to open a task.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -118,6 +120,8 @@ pub struct App {
     pub tries: Tries,
     /// Places for live viewers.
     pub viewers: Arc<Semaphore>,
+    /// Places for live views of screens.
+    pub screens: Arc<Semaphore>,
     heavy: Semaphore,
 }
 
@@ -137,6 +141,7 @@ impl App {
             keeper: Keeper::default(),
             tries: Tries::default(),
             viewers: Arc::new(Semaphore::new(MAX_VIEWERS)),
+            screens: Arc::new(Semaphore::new(MAX_SCREENS)),
             heavy: Semaphore::new(HEAVY),
             config,
         })

@@ -130,6 +130,8 @@ fn described() -> (Router<Arc<App>>, utoipa::openapi::OpenApi) {
         .routes(routes!(r::exports::formats))
         .routes(routes!(r::exports::export))
         .routes(routes!(r::stream::stream))
+        .routes(routes!(r::screen::watch))
+        .routes(routes!(r::screen::control))
         .routes(routes!(r::policies::list))
         .routes(routes!(r::policies::check))
         .routes(routes!(r::policies::keep, r::policies::remove))

@@ -56,7 +56,8 @@ fn no_route_without_authorisation() {
             || path.starts_with("/api/audit")
             || (path == "/api/retention" && method != Method::GET)
             || (path.ends_with("/hold") && method == Method::DELETE);
-        let changes = method != Method::GET && !viewers.contains(&path.as_str());
+        let touches = path.ends_with("/screen/control");
+        let changes = touches || (method != Method::GET && !viewers.contains(&path.as_str()));
         let forbidden =
             |role| console.ask(role, method.clone(), path).send().unwrap().status() == StatusCode::FORBIDDEN;
         assert_eq!(forbidden(Role::Viewer), admins || changes, "a viewer: {method} {path}");

@@ -168,6 +168,35 @@ fn processes_have_a_lane_each() {
 }
 
 #[test]
+fn the_processes_that_were_kept_are_those_of_the_log_or_are_not_believed() {
+    let root = tempdir().unwrap();
+    recorded(root.path(), ID);
+    let last = common::log::drive_by().len();
+    let kept = root.path().join(ID).join("processes.json");
+    let told = |query: &str| {
+        let console = console(root.path(), nobody());
+        console.get(&format!("/api/sessions/{ID}/processes{query}"))
+    };
+    let rebuilt = told(&format!("?until={last}"));
+    let text = std::fs::read_to_string(&kept).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), rebuilt, "what was kept is what the log says");
+    // Without the log it is still there: that is what it is for.
+    let log = root.path().join(ID).join("events.jsonl");
+    let events = std::fs::read(&log).unwrap();
+    std::fs::write(&log, "").unwrap();
+    assert_eq!(told(""), rebuilt);
+    std::fs::write(&log, events).unwrap();
+
+    let verify = || lava_evidence::Session::open(&root.path().join(ID)).unwrap().verify_chain().unwrap();
+    assert!(verify().intact(), "{:?}", verify().problems);
+    std::fs::write(&kept, text.replacen("202", "203", 1)).unwrap();
+    assert_eq!(told(""), rebuilt, "changed later: made anew from the log");
+    assert!(verify().problems.iter().any(|problem| problem.to_string().contains("processes.json")));
+    std::fs::remove_file(&kept).unwrap();
+    assert_eq!(told(""), rebuilt, "a session of an older LAVA has none");
+}
+
+#[test]
 fn bytes_leave_as_downloads_only() {
     let root = tempdir().unwrap();
     recorded(root.path(), ID);

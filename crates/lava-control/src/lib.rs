@@ -6,12 +6,17 @@
 //! *Limits:* a request is answered within [`PATIENCE`] or not at all, and the client waits no longer than that; a memory dump may take minutes.
 #![forbid(unsafe_code)]
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lava_event::{Action, SessionId};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+};
 use serde::{Deserialize, Serialize};
 
 /// A request's most bytes, line end included.
@@ -23,8 +28,11 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 /// For a guest's memory to be written, with some for what is done before it.
 const DUMP: Duration = Duration::from_secs(330);
 
+/// Characters that are typed at a time: the guest is given some 50 ms for each.
+pub const TYPED: usize = 100;
+
 /// What may be asked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Command {
     /// Whether it runs.
@@ -48,6 +56,33 @@ pub enum Command {
         /// Its number, as events tell it.
         pid: u32,
     },
+    /// Type on the guest's keyboard, which is a US one.
+    Type {
+        /// What: ASCII that can be printed, tabs and line ends; at most [`TYPED`] characters.
+        text: String,
+    },
+    /// Press keys together and let them go.
+    Key {
+        /// QEMU's names (qapi/ui.json, `QKeyCode`) with `-` between: `ret`, `ctrl-alt-delete`.
+        keys: String,
+    },
+    /// Press and let go a button of the guest's pointer.
+    Click {
+        /// Where: the column in the screen's picture, from 0 at the left.
+        x: u32,
+        /// The row, from 0 at the top.
+        y: u32,
+        /// Which.
+        #[serde(default)]
+        button: Button,
+    },
+    /// A live view of the screen: [`watch`] asks for it.
+    Watch,
+    /// Tell in the log that the analyst takes keyboard and pointer in such a view, or gives them back.
+    Control {
+        /// Takes.
+        taken: bool,
+    },
     /// The questions that wait for an analyst: [`Question`]s, as a JSON list.
     Questions,
     /// The analyst's answer to one of them.
@@ -57,6 +92,34 @@ pub enum Command {
         /// What happens.
         action: Action,
     },
+}
+
+/// A button of the pointer.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Button {
+    /// The first.
+    #[default]
+    Left,
+    /// The second.
+    Middle,
+    /// The third.
+    Right,
+}
+
+impl Button {
+    /// All there are.
+    pub const ALL: [Self; 3] = [Self::Left, Self::Middle, Self::Right];
+
+    /// As in requests, and QEMU's name for it (qapi/ui.json, `InputButton`).
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Left => "left",
+            Self::Middle => "middle",
+            Self::Right => "right",
+        }
+    }
 }
 
 /// An event that does not happen before an analyst has answered, or has had their time.
@@ -98,7 +161,7 @@ impl Command {
 
     /// As in requests and in `vm.response`.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub const fn name(&self) -> &'static str {
         match self {
             Self::Status => "status",
             Self::Pause => "pause",
@@ -109,6 +172,11 @@ impl Command {
             Self::Screen => "screen",
             Self::Dump => "dump",
             Self::Questions => "questions",
+            Self::Type { .. } => "type",
+            Self::Key { .. } => "key",
+            Self::Click { .. } => "click",
+            Self::Watch => "watch",
+            Self::Control { .. } => "control",
             Self::Kill { .. } => "kill",
             Self::Decide { .. } => "decide",
         }
@@ -161,13 +229,62 @@ pub fn folder(runtime_dir: &Path) -> PathBuf {
 /// # Errors
 /// If nobody listens there, or what comes back is no reply. The inner error is the session's refusal.
 pub fn ask(runtime_dir: &Path, command: Command) -> io::Result<Answer> {
-    let mut stream = UnixStream::connect(folder(runtime_dir).join("socket"))?;
-    stream.set_read_timeout(Some(if command == Command::Dump { DUMP } else { PATIENCE }))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    stream.write_all(format!("{}\n", serde_json::to_string(&command)?).as_bytes())?;
+    let limit = if command == Command::Dump { DUMP } else { PATIENCE };
+    let mut stream = send(runtime_dir, &command, limit)?;
     let mut line = String::new();
-    BufReader::new(stream.take(REPLY)).read_line(&mut line)?;
-    Ok(match serde_json::from_str(&line)? {
+    BufReader::new((&mut stream).take(REPLY)).read_line(&mut line)?;
+    answer(&line)
+}
+
+/// Asks a running session for a live view of its screen: a socket at whose other end QEMU speaks RFB 3.8 (RFC 6143) without
+/// authentication. What comes out of it is hostile, and what goes into it moves the guest's keyboard and pointer.
+///
+/// # Errors
+/// As [`ask`].
+pub fn watch(runtime_dir: &Path) -> io::Result<Result<UnixStream, String>> {
+    let mut stream = send(runtime_dir, &Command::Watch, PATIENCE)?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut beside = RecvAncillaryBuffer::new(&mut space);
+    let mut first = [0; 1];
+    let got = rustix::net::recvmsg(&stream, &mut [IoSliceMut::new(&mut first)], &mut beside, RecvFlags::CMSG_CLOEXEC)?;
+    let view = beside.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut files) => files.next(),
+        _ => None,
+    });
+    let mut line = String::from_utf8_lossy(first.get(..got.bytes).unwrap_or_default()).into_owned();
+    BufReader::new((&mut stream).take(REPLY)).read_line(&mut line)?;
+    match (answer(&line)?, view) {
+        (Err(why), _) => Ok(Err(why)),
+        (Ok(_), Some(view)) => Ok(Ok(view.into())),
+        (Ok(_), None) => Err(io::Error::new(io::ErrorKind::InvalidData, "the reply holds no socket")),
+    }
+}
+
+/// Sends a reply's line, with an open file beside it.
+///
+/// # Errors
+/// If nobody takes it.
+pub fn hand_over(stream: &UnixStream, line: &str, file: &OwnedFd) -> io::Result<()> {
+    let files = [file.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut beside = SendAncillaryBuffer::new(&mut space);
+    beside.push(SendAncillaryMessage::ScmRights(&files));
+    let sent = rustix::net::sendmsg(stream, &[IoSlice::new(line.as_bytes())], &mut beside, SendFlags::NOSIGNAL)?;
+    // The file went along with the first byte.
+    let mut to = stream;
+    to.write_all(line.as_bytes().get(sent..).unwrap_or_default())
+}
+
+fn send(runtime_dir: &Path, command: &Command, limit: Duration) -> io::Result<UnixStream> {
+    let mut stream = UnixStream::connect(folder(runtime_dir).join("socket"))?;
+    stream.set_read_timeout(Some(limit))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.write_all(format!("{}\n", serde_json::to_string(command)?).as_bytes())?;
+    Ok(stream)
+}
+
+fn answer(line: &str) -> io::Result<Answer> {
+    Ok(match serde_json::from_str(line)? {
         Line::Done(text) => Ok(text),
         Line::Error(why) => Err(why),
     })

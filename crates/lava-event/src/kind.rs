@@ -762,7 +762,8 @@ pub enum Kind {
     /// A command from outside was carried out on the running micro-VM.
     #[serde(rename = "vm.response")]
     VmResponse {
-        /// `pause`, `resume`, `stop`, `discard`, `registers`, `screen`, `dump`, `kill PID`.
+        /// `pause`, `resume`, `stop`, `discard`, `registers`, `screen`, `dump`, `kill PID`, `type "TEXT"`, `key KEYS`, `click X Y BUTTON`,
+        /// `control taken` and `control given back` (keyboard and pointer, in a live view of the screen).
         command: String,
         /// `done`, or why it failed.
         outcome: String,

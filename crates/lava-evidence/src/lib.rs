@@ -8,6 +8,7 @@
 //! | `findings.jsonl` | what the detectors thought |
 //! | `artifacts/<sha256>` | bytes that events speak of |
 //! | `trace.json`, `trace.svg`, `report.html` | the simplified graph; it drawn; everything for a reader |
+//! | `processes.json` | the processes, for a timeline: what it takes no reading of the log to show |
 //! | `filesystem.json` | what is different on the guest's disk, file by file |
 //! | `traffic.pcapng`, `console.log`, `memory-N.elf`, `vda.before`, `vda.after` | written by others into the same folder |
 //!

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use lava_event::{Event, Finding, Sha256};
-use lava_graph::Trace;
+use lava_graph::{Timeline, Trace};
 use serde::de::DeserializeOwned;
 
 use crate::chain::{self, Check};
@@ -18,9 +18,12 @@ use crate::{ChainReport, Error, MAX_ARTIFACT, Manifest, State, files};
 pub const MAX_LINE: usize = 4 << 20;
 /// The guest's disk, as differences: from the image to what the session found, and from there to what it left.
 pub const DISK: [&str; 2] = ["vda.before", "vda.after"];
+/// The processes of the whole session.
+pub(crate) const TIMELINE: &str = "processes.json";
+
 /// The files whose hashes stand in the manifest.
 pub(crate) fn hashed() -> impl Iterator<Item = String> {
-    const ALWAYS: [&str; 9] = [
+    const ALWAYS: [&str; 10] = [
         "events.jsonl",
         "chain.txt",
         "findings.jsonl",
@@ -28,6 +31,7 @@ pub(crate) fn hashed() -> impl Iterator<Item = String> {
         "trace.svg",
         "report.html",
         "filesystem.json",
+        TIMELINE,
         "traffic.pcapng",
         "console.log",
     ];
@@ -155,6 +159,23 @@ impl Session {
     pub fn filesystem<T: DeserializeOwned>(&self) -> Result<Option<T>, Error> {
         let name = "filesystem.json";
         self.place.open(name)?.map(|file| parse_json(file, &self.place.path(name), 64 << 20)).transpose()
+    }
+
+    /// Its processes, written when it was closed; `None` if there are none, or other ones than the manifest tells of: then they are to
+    /// be made anew from the events.
+    ///
+    /// # Errors
+    /// If they can't be read or are broken.
+    pub fn timeline(&self) -> Result<Option<Timeline>, Error> {
+        let path = self.place.path(TIMELINE);
+        let (Some(mut file), Some(known)) = (self.place.open(TIMELINE)?, self.manifest.files.get(TIMELINE)) else {
+            return Ok(None);
+        };
+        let bytes = files::read_all(&mut file, &path, 64 << 20)?;
+        if Sha256::of(&bytes) != *known {
+            return Ok(None);
+        }
+        parse_json(Box::new(std::io::Cursor::new(bytes)), &path, 64 << 20).map(Some)
     }
 
     /// An artifact's bytes; `None` if it was not kept.

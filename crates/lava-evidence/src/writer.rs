@@ -12,10 +12,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use lava_event::{Artifact, Finding, Produced, SessionId, Sha256};
-use lava_graph::Trace;
+use lava_graph::{Timeline, Trace};
 use serde::Serialize;
 
 use crate::place::Place;
+use crate::reader::TIMELINE;
 use crate::{Error, Manifest, Session, State, chain, files, report, svg};
 
 /// Largest artifact kept, bytes.
@@ -188,6 +189,14 @@ impl SessionWriter {
     /// If the system refuses.
     pub fn filesystem(&self, changes: &impl Serialize) -> Result<(), Error> {
         self.write_json("filesystem.json", changes)
+    }
+
+    /// Writes the processes of the whole session, before it is closed: who opens it later need not read its log for them.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn timeline(&self, timeline: &Timeline) -> Result<(), Error> {
+        self.write_json(TIMELINE, timeline)
     }
 
     /// Writes trace, picture, report and the final manifest.

@@ -5,6 +5,7 @@ use lava_event::{Event, EventSeq, Finding, GuestText, ProcessKey, Stage, Verdict
 use crate::channels::Channels;
 use crate::disk::Disks;
 use crate::files::Files;
+use crate::lanes::{Lanes, Timeline};
 use crate::pipes::Pipes;
 use crate::processes::Processes;
 use crate::store::Store;
@@ -52,6 +53,7 @@ impl Task {
 pub struct Graph {
     pub(crate) store: Store,
     pub(crate) processes: Processes,
+    lanes: Lanes,
     pub(crate) files: Files,
     pub(crate) disks: Disks,
     pub(crate) pipes: Pipes,
@@ -79,6 +81,7 @@ impl Graph {
     pub fn apply(&mut self, event: &Event) {
         self.store.begin(event.seq);
         self.apply_event(event);
+        self.lanes.apply(event, &self.processes);
     }
 
     /// Takes what a detector made of the events so far.
@@ -222,6 +225,12 @@ impl Graph {
     #[must_use]
     pub fn edges(&self) -> &[Edge] {
         self.store.edges()
+    }
+
+    /// The processes, for a timeline: at most 2,000 of them, what matters first.
+    #[must_use]
+    pub fn timeline(&self) -> Timeline {
+        self.lanes.told()
     }
 
     /// All there is, for a viewer that comes in the middle.

@@ -219,6 +219,16 @@ impl Qmp {
         self.completed(command, "query-dump", DUMP)
     }
 
+    /// Makes the other end of `socket` a viewer of the screen, who speaks RFB and need not prove who they are.
+    ///
+    /// # Errors
+    /// As [`Qmp::execute`]; a machine without a screen is refused.
+    pub fn add_viewer(&mut self, socket: BorrowedFd<'_>) -> Result<(), QmpError> {
+        self.hand_over("view", socket)?;
+        let arguments = json!({ "protocol": "vnc", "fdname": "view", "skipauth": true });
+        self.execute("add_client", Some(arguments)).map(drop)
+    }
+
     /// Gives QEMU an open file under a name.
     fn hand_over(&mut self, name: &str, file: BorrowedFd<'_>) -> Result<(), QmpError> {
         let line = format!("{}\n", json!({ "execute": "getfd", "arguments": { "fdname": name } }));

@@ -55,6 +55,9 @@ pub struct TemplateParts {
     /// It has a VGA.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub display: bool,
+    /// And a pointer. Templates that were made without one do not fit the machine.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pointer: bool,
 }
 
 /// What templates have that were made before it was said.
@@ -312,9 +315,11 @@ impl TemplateStore {
                 kernel: parts.kernel.clone(),
                 qemu: parts.qemu.clone(),
                 tap: parts.tap,
+                pointer: parts.pointer,
                 ..old.parts.clone()
             };
-            let other = (&old.parts.image, &old.parts.qemu, old.parts.tap) != (&parts.image, &parts.qemu, parts.tap);
+            let made_with = |parts: &TemplateParts| (parts.image.clone(), parts.qemu.clone(), parts.tap, parts.pointer);
+            let other = made_with(&old.parts) != made_with(parts);
             if other && renewed == *parts {
                 self.remove(&old.parts.name())?;
             }
@@ -412,6 +417,7 @@ mod tests {
             memory_mib: 1,
             vcpus: 2,
             display: false,
+            pointer: false,
             network: true,
         }
     }

@@ -2,17 +2,22 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use clap::builder::PossibleValuesParser;
-use lava_control::Command;
+use lava_control::{Button, Command, TYPED};
 use lava_event::Action;
 use lava_evidence::Session;
 
 use crate::show;
 
-/// The commands that have arguments.
-const DECIDE: &str = "decide";
-const KILL: &str = "kill";
+/// The commands that have arguments, and these.
+const WITH_ARGUMENTS: [(&str, &str); 5] = [
+    ("decide", "SEQ allow|deny|remediate"),
+    ("kill", "PID"),
+    ("type", "TEXT"),
+    ("key", "KEYS"),
+    ("click", "X Y [left|middle|right]"),
+];
 
 /// What is asked of which session.
 #[derive(clap::Args)]
@@ -21,42 +26,61 @@ pub struct Ctl {
     session: String,
     /// pause and resume: the guest and the task's clock; stop: end in order; discard: end at once, the evidence is closed as
     /// usual; registers: of every vCPU; screen: keep its picture; dump: keep the guest's memory as
-    /// memory-N.elf in the session's folder; status: running or paused; questions: what waits for an answer; decide SEQ ACTION: answer it; kill PID: one process of the guest.
+    /// memory-N.elf in the session's folder; status: running or paused; questions: what waits for an answer; decide SEQ allow|deny|remediate:
+    /// answer it; kill PID: one process of the guest; and where the guest has a screen: type TEXT, key KEYS (ret, ctrl-c: QEMU's names),
+    /// click X Y [left|middle|right] (a place of `lava screen`'s picture).
     #[arg(value_parser = words())]
     command: String,
-    /// decide: the event that waits; kill: the process.
-    #[arg(value_name = "SEQ|PID", required_if_eq_any([("command", DECIDE), ("command", KILL)]))]
-    number: Option<u64>,
-    /// decide: allow, deny or remediate.
-    #[arg(required_if_eq("command", DECIDE), value_parser = action)]
-    action: Option<Action>,
+    /// What the command needs.
+    arguments: Vec<String>,
     /// Folder of sessions, if not the usual one.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
 
 fn words() -> PossibleValuesParser {
-    Command::WORDS.map(Command::name).into_iter().chain([DECIDE, KILL]).collect::<Vec<_>>().into()
+    let words = Command::WORDS.iter().map(Command::name);
+    words.chain(WITH_ARGUMENTS.map(|(name, _)| name)).collect::<Vec<_>>().into()
 }
 
-fn action(text: &str) -> Result<Action, String> {
-    let all = [Action::Allow, Action::Deny, Action::Remediate];
-    all.into_iter().find(|action| action.to_string() == text).ok_or_else(|| "allow, deny or remediate".to_owned())
+/// The command of these words; none if they make no sense.
+fn command(name: &str, arguments: &[&str]) -> Option<Command> {
+    Some(match (name, arguments) {
+        (_, []) => Command::named(name)?,
+        ("decide", [seq, action]) => {
+            let all = [Action::Allow, Action::Deny, Action::Remediate];
+            let action = all.into_iter().find(|known| known.to_string() == *action)?;
+            Command::Decide { seq: seq.parse().ok()?, action }
+        }
+        ("kill", [pid]) => Command::Kill { pid: pid.parse().ok()? },
+        ("type", [text]) => Command::Type { text: (*text).to_owned() },
+        ("key", [keys]) => Command::Key { keys: (*keys).to_owned() },
+        ("click", [x, y, rest @ ..]) => {
+            let button = match rest {
+                [] => Button::default(),
+                [name] => Button::ALL.into_iter().find(|button| button.name() == *name)?,
+                _ => return None,
+            };
+            Command::Click { x: x.parse().ok()?, y: y.parse().ok()?, button }
+        }
+        _ => return None,
+    })
 }
 
 impl Ctl {
     /// Asks, and prints what is replied.
     pub fn run(&self) -> Result<()> {
-        let command = match (Command::named(&self.command), self.number, self.action) {
-            (Some(command), None, None) => command,
-            (None, Some(seq), Some(action)) if self.command == DECIDE => Command::Decide { seq, action },
-            (None, Some(pid), None) if self.command == KILL => {
-                Command::Kill { pid: u32::try_from(pid).context("no process has such a number")? }
-            }
-            _ => bail!("only `{DECIDE}` has an event and an action, and `{KILL}` a process"),
-        };
+        let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
+        let command = command(&self.command, &arguments).with_context(|| {
+            let wanted = WITH_ARGUMENTS.iter().find(|(name, _)| *name == self.command);
+            let (given, wanted) = (arguments.join(" "), wanted.map_or("", |(_, arguments)| arguments));
+            format!("`{0} {given}` can't be understood: it is `lava ctl SESSION {0} {wanted}`", self.command)
+        })?;
         let session = show::find(&self.session, self.out.as_deref())?;
-        let text = send(&session, command)??;
+        if let Command::Type { text } = &command {
+            return type_all(&session, text);
+        }
+        let text = send(&session, command.clone())??;
         if command == Command::Questions {
             return questions(&text, session.dir());
         }
@@ -64,6 +88,16 @@ impl Ctl {
         println!("{}", text.replace(|c: char| c.is_control() && c != '\n', " ").trim_end());
         Ok(())
     }
+}
+
+/// Types a text of any length, piece by piece.
+fn type_all(session: &Session, text: &str) -> Result<()> {
+    let characters: Vec<char> = text.chars().collect();
+    for piece in characters.chunks(TYPED) {
+        send(session, Command::Type { text: piece.iter().collect() })??;
+    }
+    println!("typed");
+    Ok(())
 }
 
 /// Prints the questions that wait, each with its event.

@@ -403,6 +403,10 @@ impl Run {
         };
         let mut unwritten = files::record(&report.disks, &mut evidence);
         unwritten.extend(remediate::keep(&report.disks, &dir));
+        if let Err(error) = evidence.timeline(&analysis.graph().timeline()) {
+            unwritten
+                .push(format!("the processes were not kept, the console will read the whole log for them: {error}"));
+        }
         let closed = evidence.close(&trace, outcome);
         // What matters of them is kept.
         for overlay in overlays(&dir) {

@@ -114,6 +114,7 @@ pub fn ensure(
         memory_mib: profile.memory_mib,
         vcpus: run::VCPUS,
         display: profile.display,
+        pointer: profile.display,
         network,
     };
     if let Ok(Some(template)) = store.find(&parts) {

@@ -120,6 +120,8 @@ export const api = {
     ask<{ offset: number; hex: string; total: number }>(
       `${session(id)}/artifacts/${encodeURIComponent(sha256)}${query({ view: 'hex', offset, length })}`, { signal }),
   artifactUrl: (id: string, sha256: string) => `${session(id)}/artifacts/${encodeURIComponent(sha256)}`,
+  screenUrl: (id: string, control: boolean) =>
+    `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}${session(id)}/screen${control ? '/control' : ''}`,
   fileUrl: (id: string, name: string) => `${session(id)}/files/${encodeURIComponent(name)}`,
   exports: () => ask<{ formats: ExportFormat[] }>('/api/exports'),
   exportUrl: (id: string, format: string) => `${session(id)}/exports/${encodeURIComponent(format)}`,

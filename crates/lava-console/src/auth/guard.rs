@@ -34,6 +34,20 @@ pub struct Who {
     pub cookie: Option<Arc<str>>,
 }
 
+impl Who {
+    /// Whether they would be let in again, for what goes on for long: the login lives, and the role is no lesser one.
+    ///
+    /// # Errors
+    /// As the store says.
+    pub fn still(&self, app: &App) -> Answer<bool> {
+        let user = match &self.cookie {
+            Some(cookie) => app.store.login(cookie)?.map(|login| login.user),
+            None => app.store.user(&self.user.name)?,
+        };
+        Ok(user.is_some_and(|user| user.role >= self.user.role))
+    }
+}
+
 impl<S: Send + Sync> FromRequestParts<S> for Who {
     type Rejection = ApiError;
 

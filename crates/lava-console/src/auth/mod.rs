@@ -28,6 +28,8 @@ pub fn needed(method: &Method, path: &str) -> Option<Role> {
             Some(Role::Admin)
         }
         _ if path == "/api/audit" || path == "/api/users" || path.starts_with("/api/users/") => Some(Role::Admin),
+        // Whoever opens it moves the guest's keyboard and pointer.
+        _ if path.starts_with("/api/sessions/") && path.ends_with("/screen/control") => Some(Role::Analyst),
         _ if reads => Some(Role::Viewer),
         _ => Some(Role::Analyst),
     }
@@ -52,6 +54,8 @@ mod tests {
         check(Method::PUT, "/api/searches/mine", Some(Role::Viewer));
         check(Method::PUT, "/api/retention", Some(Role::Admin));
         check(Method::GET, "/api/retention/preview", Some(Role::Viewer));
+        check(Method::GET, "/api/sessions/x/screen", Some(Role::Viewer));
+        check(Method::GET, "/api/sessions/x/screen/control", Some(Role::Analyst));
         check(Method::PUT, "/api/sessions/x/hold", Some(Role::Analyst));
         check(Method::DELETE, "/api/sessions/x/hold", Some(Role::Admin));
     }

@@ -36,6 +36,7 @@ const FILES: &[(&str, &str)] = &[
     ("chain.txt", "text/plain; charset=utf-8"),
     ("manifest.json", "application/json"),
     ("filesystem.json", "application/json"),
+    ("processes.json", "application/json"),
     ("traffic.pcapng", "application/octet-stream"),
     ("console.log", "application/octet-stream"),
     ("qemu.log", "application/octet-stream"),

@@ -8,6 +8,7 @@ pub mod exports;
 pub mod policies;
 pub mod respond;
 pub mod retention;
+pub mod screen;
 pub mod searches;
 pub mod sessions;
 pub mod start;

@@ -108,7 +108,7 @@ pub async fn respond(
     Json(wanted): Json<Respond>,
 ) -> Answer<Json<Responded>> {
     let command = wanted.command().ok_or_else(|| {
-        let known = Command::WORDS.map(Command::name).join(", ");
+        let known = Command::WORDS.map(|command| command.name()).join(", ");
         ApiError::bad("there is no such command").help(format!("there is: {known}; and kill, with a pid"))
     })?;
     app.read(move |app| {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use lava_evidence::Manifest;
-use lava_graph::{Graph, Unfold};
+use lava_graph::{Graph, Lane, Timeline, Unfold};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -15,13 +15,10 @@ use crate::app::App;
 use crate::error::{Answer, ApiError, ErrorBody};
 use crate::sessions::facts::{self, SessionFacts};
 use crate::sessions::folder;
-use crate::sessions::lanes::Processes;
 use crate::sessions::moment::{self, TraceFacts};
 
 /// Sessions in one answer.
 const MAX_LIST: usize = 200;
-/// Processes in one answer.
-const MAX_PROCESSES: usize = 2_000;
 /// Folds that are unfolded in one answer.
 const MAX_UNFOLDED: usize = 64;
 /// Nodes, and edges, of a graph that is told whole: some ten MB of JSON, and more than a page can show.
@@ -168,6 +165,22 @@ pub async fn findings(State(app): State<Arc<App>>, Path(id): Path<String>) -> An
     .await
 }
 
+/// Processes, for a timeline.
+#[derive(Serialize, ToSchema)]
+pub struct Processes {
+    /// As in `processes.json`: those that descend from the task, then their ancestors, then the others, each by their beginning.
+    #[schema(value_type = Vec<Object>)]
+    processes: Vec<Lane>,
+    /// How many there are beside these.
+    left_out: u64,
+}
+
+impl From<Timeline> for Processes {
+    fn from(Timeline { processes, left_out }: Timeline) -> Self {
+        Self { processes, left_out }
+    }
+}
+
 /// The processes, one lane each.
 #[utoipa::path(get, path = "/api/sessions/{id}/processes", params(("id" = String, Path), Until), responses((status = 200, body = Processes), (status = 404, body = ErrorBody)))]
 pub async fn processes(
@@ -176,11 +189,13 @@ pub async fn processes(
     Query(at): Query<Until>,
 ) -> Answer<Json<Processes>> {
     app.heavy(move |app| {
-        let moment = match app.begun(&id)? {
-            Some(session) => app.histories.at(session.dir(), at.until.unwrap_or(u64::MAX))?,
-            None => Arc::default(),
-        };
-        Ok(Json(moment.lanes.told(&moment.graph, MAX_PROCESSES)))
+        let Some(session) = app.begun(&id)? else { return Ok(Json(Timeline::default().into())) };
+        // As with the trace: kept when it was closed.
+        if let (None, Some(_), Ok(Some(timeline))) = (at.until, session.manifest().chain_head, session.timeline()) {
+            return Ok(Json(timeline.into()));
+        }
+        let moment = app.histories.at(session.dir(), at.until.unwrap_or(u64::MAX))?;
+        Ok(Json(moment.graph.timeline().into()))
     })
     .await
 }

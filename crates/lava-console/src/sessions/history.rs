@@ -16,8 +16,8 @@ const SESSIONS: usize = 4;
 const MOMENTS: usize = 24;
 /// Nodes and edges in the moments kept of one session: a graph's size is what a moment costs.
 const MAX_KEPT: usize = 200_000;
-/// Events between two moments that are kept.
-const APART: u64 = 1_000;
+/// Bytes of the log between two moments that are kept, at least: to read so many takes a blink.
+const APART: u64 = 256 << 10;
 
 /// Kept moments, by the last event of each.
 type Kept = Vec<Arc<Moment>>;
@@ -44,10 +44,14 @@ impl Histories {
         }
         let mut moment = nearest.map_or_else(Moment::default, Arc::unwrap_or_clone);
         let findings = moment::findings(dir)?;
-        let mut last = moment.seq;
+        // Spread over the log as it is now: to keep one takes as long as its graph is large, however few events came since the last.
+        let log = dir.join("events.jsonl");
+        let len = log.metadata().map_err(|source| Error::Io { doing: "read", path: log, source })?.len();
+        let apart = (len / MOMENTS as u64).max(APART);
+        let mut last = moment.offset();
         moment.advance(dir, until, |at| {
-            if at.seq >= last + APART {
-                last = at.seq;
+            if at.offset() >= last + apart {
+                last = at.offset();
                 let mut keep = at.clone();
                 keep.apply_findings(&findings);
                 insert(&mut kept, Arc::new(keep));

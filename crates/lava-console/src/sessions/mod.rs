@@ -3,7 +3,7 @@
 pub mod facts;
 pub mod folder;
 pub mod history;
-pub mod lanes;
 pub mod live;
 pub mod moment;
 pub mod pending;
+pub mod rfb;

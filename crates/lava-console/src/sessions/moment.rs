@@ -11,8 +11,6 @@ use lava_graph::{Graph, Trace};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::lanes::Lanes;
-
 /// Findings of a session that are read.
 pub const MAX_FINDINGS: usize = 10_000;
 
@@ -25,8 +23,6 @@ pub struct Moment {
     pub time_ns: u64,
     /// The graph.
     pub graph: Graph,
-    /// The processes.
-    pub lanes: Lanes,
     /// The analyst holds the guest.
     pub paused: bool,
     /// Findings taken.
@@ -36,11 +32,15 @@ pub struct Moment {
 }
 
 impl Moment {
+    /// Where the next event begins in the log, bytes.
+    pub const fn offset(&self) -> u64 {
+        self.offset
+    }
+
     /// Takes the next event.
     pub fn apply(&mut self, event: &Event) {
         self.seq = event.seq;
         self.time_ns = event.time_ns;
-        self.lanes.apply(event);
         if let Kind::VmResponse { command, outcome, .. } = &event.kind
             && outcome == "done"
         {

@@ -165,6 +165,7 @@ impl Recording {
     pub fn close(mut self) -> Value {
         self.write(usize::MAX);
         let trace = self.analysis.graph().trace();
+        self.writer.timeline(&self.analysis.graph().timeline()).expect("timeline");
         let outcome = Outcome { state: State::Closed, ended: "2026-01-01T00:01:00Z".into(), ..Outcome::default() };
         self.writer.close(&trace, outcome).expect("close");
         json!(trace)

@@ -7,13 +7,14 @@
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crossbeam_channel::{Sender, bounded};
-use lava_control::{Command, Line, PATIENCE, REQUEST, folder};
+use lava_control::{Answer, Command, Line, PATIENCE, REQUEST, folder, hand_over};
 
 use super::life::Happening;
 use super::questions::Questions;
@@ -86,18 +87,34 @@ fn serve(stream: &UnixStream, tell: &Sender<Happening>, questions: &Questions) -
             // These do not wait for the machine, which may wait for them.
             Ok(Command::Questions) => serde_json::to_string(&questions.waiting()).map_err(|error| error.to_string()),
             Ok(Command::Decide { seq, action }) => questions.decide(seq, action),
-            Ok(command) => {
-                let (reply, answer) = bounded(1);
-                let told = tell.send(Happening::Command(command, who(stream), reply)).is_ok();
-                let answer = if told { answer.recv().ok() } else { None };
-                answer.unwrap_or_else(|| Err("the session is over".to_owned()))
+            Ok(Command::Watch) => {
+                let (view, end) = UnixStream::pair()?;
+                let answer = machine(tell, |reply| Happening::Watch(end.into(), reply));
+                if answer.is_ok() {
+                    hand_over(stream, &line_of(answer)?, &OwnedFd::from(view))?;
+                    continue;
+                }
+                answer
             }
+            Ok(command) => machine(tell, |reply| Happening::Command(command, who(stream), reply)),
         };
-        to.write_all(format!("{}\n", serde_json::to_string(&Line::from(answer))?).as_bytes())?;
+        to.write_all(line_of(answer)?.as_bytes())?;
         if !whole {
             return Ok(());
         }
     }
+}
+
+/// Asks the machine's thread, and waits for what it answers.
+fn machine(tell: &Sender<Happening>, what: impl FnOnce(Sender<Answer>) -> Happening) -> Answer {
+    let (reply, answer) = bounded(1);
+    let told = tell.send(what(reply)).is_ok();
+    let answer = if told { answer.recv().ok() } else { None };
+    answer.unwrap_or_else(|| Err("the session is over".to_owned()))
+}
+
+fn line_of(answer: Answer) -> io::Result<String> {
+    Ok(format!("{}\n", serde_json::to_string(&Line::from(answer))?))
 }
 
 /// Who asks, as the kernel tells it.
@@ -145,6 +162,28 @@ mod tests {
         check(b"\xff\xfe[[[[\n", "no request");
         check(b"{\"command\":\"pause\"}", "at most 4096 bytes");
         check(&[b'a'; 4096], "at most 4096 bytes");
+    }
+
+    #[test]
+    fn a_view_comes_with_its_socket() {
+        let place = tempfile::tempdir().expect("folder");
+        let runtime = place.path().join("r");
+        let _owner = owner::Owner::new(&runtime, &[]).expect("owner");
+        let (tell, happened) = bounded(4);
+        let _control = Control::start(&runtime, tell, &Arc::default()).expect("control");
+        let session = std::thread::spawn(move || {
+            let Ok(Happening::Watch(end, reply)) = happened.recv() else { panic!("no view was asked for") };
+            UnixStream::from(end).write_all(b"RFB").expect("write");
+            reply.send(Ok("a view".to_owned())).expect("answer");
+            let Ok(Happening::Watch(_, reply)) = happened.recv() else { panic!("no view was asked for") };
+            reply.send(Err("no screen".to_owned())).expect("answer");
+        });
+        let mut seen = String::new();
+        let mut view = lava_control::watch(&runtime).expect("reply").expect("view");
+        view.read_to_string(&mut seen).expect("what the other end wrote");
+        assert_eq!(seen, "RFB");
+        assert_eq!(lava_control::watch(&runtime).expect("reply").expect_err("refused"), "no screen");
+        session.join().expect("session");
     }
 
     #[test]

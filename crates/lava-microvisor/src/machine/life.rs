@@ -4,12 +4,14 @@
 //! the merger. Every wait has an end.
 
 mod dump;
+mod input;
 mod kill;
 mod members;
 mod respond;
 mod screen;
 
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -59,6 +61,8 @@ pub(super) enum Happening {
     Stop(String),
     /// What is asked, by whom, and where the answer goes.
     Command(Command, String, Sender<Answer>),
+    /// QEMU's end of a live view of the screen, and where the answer goes.
+    Watch(OwnedFd, Sender<Answer>),
 }
 
 /// What the machine's thread waits for.
@@ -100,6 +104,9 @@ struct Life {
     paused: Option<Instant>,
     /// For how long it was held before.
     held: Duration,
+    /// The guest has a screen, a keyboard and a pointer.
+    has_screen: bool,
+    /// None: it is not looked at (any more).
     screen: Option<Screen>,
     /// Memory dumps that were kept.
     dumps: usize,
@@ -125,6 +132,7 @@ pub(super) fn live(
         saved: false,
         paused: None,
         held: Duration::ZERO,
+        has_screen: spec.display,
         screen: spec.display.then(Screen::default),
         dumps: 0,
         questions: Arc::clone(questions),
@@ -288,7 +296,8 @@ impl Life {
             match happening {
                 Happening::Said(said) => return Ok(Next::Said(said)),
                 Happening::Stop(reason) => return Err(End::new(&reason, None, true)),
-                Happening::Command(command, by, reply) => self.respond(command, by, &reply)?,
+                Happening::Command(command, by, reply) => self.respond(&command, by, &reply)?,
+                Happening::Watch(end, reply) => self.show(&end, &reply)?,
                 Happening::Trouble(Trouble::Abandoned) => return Err(End::new("abandoned", None, false)),
                 Happening::Trouble(Trouble::Corrupt(detail)) => {
                     let detail = format!("the tap's ring is damaged, the machine was stopped: {detail}");

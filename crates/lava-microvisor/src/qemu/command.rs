@@ -1,6 +1,6 @@
 //! QEMU's command line. Paths are those of its cage.
 //!
-//! One q35 machine with virtio devices and nothing else: `-nodefaults`, no display, no user's configuration, no network
+//! One q35 machine with virtio devices and nothing else: `-nodefaults`, no window, no user's configuration, no network
 //! but our peer, no disk but ours. RAM is a shared file, so that the tap can map it.
 
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ const HEIGHT: u32 = 768;
 pub(crate) struct Layout {
     pub memory_mib: u32,
     pub vcpus: u32,
-    /// A VGA, for a guest that draws.
+    /// A VGA and a pointer, for a guest that draws.
     pub display: bool,
     /// The file behind the guest's memory.
     pub ram: PathBuf,
@@ -101,6 +101,10 @@ impl Layout {
         if self.display {
             // Last, so that the other devices have the same places with it and without.
             out.option("-device", format!("VGA,vgamem_mb={VGA_MIB},xres={WIDTH},yres={HEIGHT}"));
+            // Takes places; the machine's own PS/2 keyboard is there in any case.
+            out.option("-device", "virtio-tablet-pci");
+            // It listens nowhere: whoever may look is handed in over QMP.
+            out.option("-vnc", "none,share=force-shared");
         }
         if let Some(tap) = &self.tap {
             out.option("-plugin", tap.argument(&ram)?);
@@ -186,7 +190,12 @@ mod tests {
     #[test]
     fn a_clone_waits_for_its_state_and_does_not_change_its_template() {
         let line = Layout { display: true, ..layout("/r") }.arguments().expect("arguments").join(" ");
-        assert!(line.contains("-device VGA,vgamem_mb=8,xres=1024,yres=768"), "{line}");
+        assert!(
+            line.contains("-device VGA,vgamem_mb=8,xres=1024,yres=768 -device virtio-tablet-pci -vnc none,"),
+            "{line}"
+        );
+        let blind = layout("/r").arguments().expect("arguments").join(" ");
+        assert!(!blind.contains("vnc") && !blind.contains("tablet"), "{blind}");
         let line = Layout { clone: true, ..layout("/r") }.arguments().expect("arguments").join(" ");
         assert!(line.contains("mem-path=/r/ram,share=off,readonly=on,rom=off -incoming defer -S"), "{line}");
     }

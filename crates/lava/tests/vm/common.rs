@@ -104,6 +104,21 @@ pub fn ctl(out: &Path, command: &str) -> String {
     told
 }
 
+/// The events so far of the one session in `out`.
+pub fn log(out: &Path) -> Vec<Event> {
+    let session = std::fs::read_dir(out).unwrap().next();
+    let log = session.and_then(|dir| std::fs::read_to_string(dir.ok()?.path().join("events.jsonl")).ok());
+    log.unwrap_or_default().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+/// A shipped profile with a screen, written into the folder.
+pub fn with_screen(profile: &str, folder: &Path) -> PathBuf {
+    let shipped = std::fs::read_to_string(root().join(format!("images/profiles/{profile}.toml"))).unwrap();
+    let file = folder.join("screen.toml");
+    std::fs::write(&file, shipped.replace("memory_mib", "display = true\nmemory_mib")).unwrap();
+    file
+}
+
 /// Waits until it holds.
 pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();

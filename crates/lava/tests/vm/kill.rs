@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::process::Stdio;
 
-use lava_event::{Event, Kind};
+use lava_event::Kind;
 
-use crate::common::{ctl, lava, read, turn, until};
+use crate::common::{ctl, lava, log, read, turn, until};
 
 /// One that never rests, one that sleeps most of its time and has a second thread, one that lives on and tells that it does. It ends when both are
 /// gone, and says how they went.
@@ -20,12 +20,6 @@ wait $asleep; echo "ASLEEP $?"
 rm -f /home/user/alive; until test -e /home/user/alive; do sleep 0.2; done
 echo LIVES; kill $lives
 "#;
-
-fn log(out: &Path) -> Vec<Event> {
-    let session = std::fs::read_dir(out).unwrap().next();
-    let log = session.and_then(|dir| std::fs::read_to_string(dir.ok()?.path().join("events.jsonl")).ok());
-    log.unwrap_or_default().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
-}
 
 /// The process whose program's arguments have this in them.
 fn process(out: &Path, with: &str) -> Option<u32> {
@@ -62,7 +56,7 @@ fn one_process_is_killed_and_the_others_live() {
     };
     refused("4000000", "no such process");
     refused("1", "first process");
-    refused("99999999999", "no process has such a number");
+    refused("99999999999", "it is `lava ctl SESSION kill PID`");
     assert!(ctl(out.path(), &format!("kill {busy}")).contains("1 thread;"));
     assert!(ctl(out.path(), &format!("kill {asleep}")).contains("2 threads;"));
     let output = child.wait_with_output().unwrap();

@@ -20,6 +20,7 @@ mod processes;
 mod profiles;
 mod refuse;
 mod remediate;
+mod screen;
 mod trouble;
 mod truth;
 mod watcher;

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use lava_event::{Kind, Verdict};
 
-use crate::common::{Ran, lava, root, run};
+use crate::common::{Ran, lava, run, with_screen};
 
 const HONEST: &str = "#!/bin/sh\necho checked > /home/user/checked\n";
 /// Writes a job for the user's next login, and runs a program that it unpacks from itself.
@@ -116,9 +116,7 @@ fn hostile_content_of_nested_archives_is_found() {
 fn a_screen_s_picture_is_kept() {
     let folder = folder(&[("check.sh", HONEST)]);
     // The ordinary image draws nothing, so the picture is the firmware's text.
-    let shipped = std::fs::read_to_string(root().join("images/profiles/script.toml")).unwrap();
-    let profile = folder.path().join("screen.toml");
-    std::fs::write(&profile, shipped.replace("memory_mib", "display = true\nmemory_mib")).unwrap();
+    let profile = with_screen("script", folder.path());
     let ran = open(folder.path().join("check.sh"), &["--profile", profile.to_str().unwrap()]);
     check_clean(&ran);
     let pictures = |event: &lava_event::Event| match event.kind {

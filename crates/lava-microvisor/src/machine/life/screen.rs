@@ -1,7 +1,7 @@
 //! The screen: its picture is looked at while the task runs, and kept when it is a new one.
 //!
 //! QEMU writes the picture into its runtime folder. It may have been taken over by its guest, so what lies there is taken for bytes:
-//! no link is followed, [`MAX_BYTES`] are read, and they are never decoded.
+//! no link is followed, [`MAX_BYTES`] are read, and they are never decoded but for their width and height.
 //!
 //! Limits: a look every [`EVERY`], [`MAX_PICTURES`] pictures a session. What shows between two looks is not seen.
 
@@ -29,8 +29,17 @@ const MAX_BYTES: u64 = 16 << 20;
 #[derive(Default)]
 pub(super) struct Screen {
     looked: Option<Instant>,
+    /// The last picture's width and height.
+    size: Option<(u32, u32)>,
     /// The pictures that were told.
     told: BTreeSet<Sha256>,
+}
+
+impl Screen {
+    /// Width and height of the last picture.
+    pub(super) const fn size(&self) -> Option<(u32, u32)> {
+        self.size
+    }
 }
 
 impl Life {
@@ -65,7 +74,9 @@ impl Life {
         let file = self.machine.qmp.with_file_name("screen.png");
         screen.looked = Some(Instant::now());
         qmp.screendump(&file)?;
-        let picture = Artifact::new(&read(&file).map_err(|error| refused(&error.to_string()))?);
+        let bytes = read(&file).map_err(|error| refused(&error.to_string()))?;
+        screen.size = size(&bytes);
+        let picture = Artifact::new(&bytes);
         let sha256 = picture.sha256;
         if screen.told.insert(sha256) {
             let event =
@@ -74,6 +85,13 @@ impl Life {
         }
         Ok(sha256)
     }
+}
+
+/// Width and height, as the header says: the first chunk of a PNG (ISO/IEC 15948, 11.2.2).
+fn size(png: &[u8]) -> Option<(u32, u32)> {
+    let header = png.strip_prefix(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")?;
+    let (width, height) = (header.first_chunk()?, header.get(4..)?.first_chunk()?);
+    Some((u32::from_be_bytes(*width), u32::from_be_bytes(*height)))
 }
 
 /// Reads what QEMU wrote, and removes it.
@@ -92,6 +110,13 @@ fn read(file: &Path) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_header_tells_the_size() {
+        let png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\x04\0\0\0\x03\0\x08\x02";
+        assert_eq!(size(png), Some((1024, 768)));
+        assert_eq!((size(&png[..20]), size(b"GIF89a"), size(b"")), (None, None, None));
+    }
 
     #[test]
     fn a_picture_is_read_and_removed_and_a_link_is_not_followed() {
