@@ -15,6 +15,7 @@ use crate::gate::Gate;
 use crate::lock;
 use crate::protocol::{Command, MOST, NbdError, REPLY_LEN, REQUEST_LEN, Request, WireError, reply_header};
 use crate::storage::{Fill, Storage};
+use crate::stuck::{Stuck, Taken};
 
 /// Read from the socket at once, bytes; also when gathered replies are sent at the latest.
 const BUFFER: usize = 256 << 10;
@@ -71,20 +72,33 @@ impl<W: Write> Replies<W> {
     }
 }
 
+/// The disk that a connection is about.
+#[derive(Clone, Copy)]
+pub(crate) struct Disk<'a> {
+    pub(crate) storage: &'a Storage,
+    pub(crate) gate: &'a Gate,
+    pub(crate) stuck: &'a Stuck,
+}
+
 /// Serves requests until the client says goodbye, hangs up or breaks the rules.
-pub(crate) fn serve(from: impl Read, to: impl Write + Send, storage: &Storage, gate: &Gate) -> Result<(), WireError> {
+pub(crate) fn serve(from: impl Read + Taken, to: impl Write + Send, disk: Disk<'_>) -> Result<(), WireError> {
     let replies = Mutex::new(Replies { to, bytes: Vec::new(), used: 0 });
-    std::thread::scope(|scope| {
+    let gate = disk.gate;
+    let goodbye = std::thread::scope(|scope| {
         // One waiting, one at the gate, one being read: that bounds the memory.
         let (waiting, at_the_gate) = sync_channel(1);
         let to_reply = &replies;
         scope.spawn(move || wait_at_the_gate(&at_the_gate, gate, to_reply));
         let from = BufReader::with_capacity(BUFFER, from);
-        let mut connection = Connection { from, replies: &replies, storage, gate, waiting, payload: Vec::new() };
-        connection.run()
+        let mut connection = Connection { from, replies: &replies, disk, waiting, payload: Vec::new(), alone: None };
+        let ended = connection.run();
+        if !matches!(ended, Ok(true)) {
+            disk.stuck.broke(connection.alone);
+        }
+        // Then it is known why.
+        if connection.alone.is_some() { Ok(false) } else { ended }
     })?;
-    let mut replies = lock(&replies);
-    replies.send()
+    if goodbye { lock(&replies).send() } else { Ok(()) }
 }
 
 fn wait_at_the_gate<W: Write>(waiting: &Receiver<Waiting>, gate: &Gate, replies: &Mutex<Replies<W>>) {
@@ -100,14 +114,16 @@ fn wait_at_the_gate<W: Write>(waiting: &Receiver<Waiting>, gate: &Gate, replies:
 struct Connection<'a, R, W> {
     from: BufReader<R>,
     replies: &'a Mutex<Replies<W>>,
-    storage: &'a Storage,
-    gate: &'a Gate,
+    disk: Disk<'a>,
     waiting: SyncSender<Waiting>,
     payload: Vec<u8>,
+    /// The read whose reply is on its way, and no other's.
+    alone: Option<Range>,
 }
 
-impl<R: Read, W: Write> Connection<'_, R, W> {
-    fn run(&mut self) -> Result<(), WireError> {
+impl<R: Read + Taken, W: Write> Connection<'_, R, W> {
+    /// True if the client said goodbye.
+    fn run(&mut self) -> Result<bool, WireError> {
         while let Some(header) = self.header()? {
             let request = Request::parse(&header)?;
             if request.payload {
@@ -116,11 +132,11 @@ impl<R: Read, W: Write> Connection<'_, R, W> {
                 self.from.read_exact(&mut self.payload)?;
             }
             if request.command == Some(Command::Disconnect) {
-                break;
+                return Ok(true);
             }
             self.answer(&request)?;
         }
-        Ok(())
+        Ok(false)
     }
 
     /// The next header; `None` if the client hung up between two requests.
@@ -149,7 +165,7 @@ impl<R: Read, W: Write> Connection<'_, R, W> {
     }
 
     fn answer(&mut self, request: &Request) -> Result<(), WireError> {
-        let range = request.range(self.storage.size());
+        let range = request.range(self.disk.storage.size());
         match request.command {
             Some(Command::Read) => self.read(request),
             Some(Command::Write) => self.change(request, range, None),
@@ -157,7 +173,7 @@ impl<R: Read, W: Write> Connection<'_, R, W> {
             Some(Command::WriteZeroes { hole }) => self.change(request, range, Some(hole)),
             Some(Command::Flush) => {
                 // The overlay is not synced: it has no use once the host is down.
-                self.gate.tick();
+                self.disk.gate.tick();
                 self.reply(request, Ok(()))
             }
             Some(Command::Disconnect) | None => self.reply(request, Err(NbdError::Invalid)),
@@ -168,12 +184,34 @@ impl<R: Read, W: Write> Connection<'_, R, W> {
         lock(self.replies).add(request.cookie, result)
     }
 
-    fn read(&self, request: &Request) -> Result<(), WireError> {
-        let range = request.range(self.storage.size()).filter(|_| request.length <= MOST);
+    fn read(&mut self, request: &Request) -> Result<(), WireError> {
+        let range = request.range(self.disk.storage.size()).filter(|_| request.length <= MOST);
         let Some(range) = range else { return self.reply(request, Err(NbdError::Invalid)) };
-        lock(self.replies).add_data(request.cookie, request.length as usize, |data| {
-            self.storage.read(range.start, data).map_err(|error| NbdError::from(&error))
-        })
+        let Disk { storage, gate, stuck } = self.disk;
+        if stuck.refuses(range) {
+            gate.read_refused(range);
+            return self.reply(request, Err(NbdError::Io));
+        }
+        let careful = stuck.is_careful();
+        let mut replies = lock(self.replies);
+        if careful {
+            replies.send()?;
+            self.from.get_ref().watch(true);
+            self.alone = Some(range);
+        }
+        replies.add_data(request.cookie, request.length as usize, |data| {
+            storage.read(range.start, data).map_err(|error| NbdError::from(&error))
+        })?;
+        if careful {
+            replies.send()?;
+            if !self.from.get_ref().all_taken() {
+                return Err(std::io::Error::from(ErrorKind::BrokenPipe).into());
+            }
+            self.alone = None;
+            stuck.taken();
+            self.from.get_ref().watch(stuck.is_careful());
+        }
+        Ok(())
     }
 
     fn change(&mut self, request: &Request, range: Option<Range>, zeroes: Option<bool>) -> Result<(), WireError> {
@@ -185,14 +223,14 @@ impl<R: Read, W: Write> Connection<'_, R, W> {
         if range.is_empty() {
             return self.reply(request, Ok(()));
         }
-        if self.gate.is_watched(range) {
+        if self.disk.gate.is_watched(range) {
             let payload = if zeroes.is_none() { std::mem::take(&mut self.payload) } else { Vec::new() };
             let sent = self.waiting.send(Waiting { cookie: request.cookie, range, payload, zeroes });
             // The other thread ends before this one only if it panicked.
             return sent.map_err(|_| std::io::Error::other("the gate is gone").into());
         }
         let fill = zeroes.map_or(Fill::Bytes(&self.payload), |hole| Fill::Zeroes { hole });
-        let result = self.gate.change(range, fill);
+        let result = self.disk.gate.change(range, fill);
         self.reply(request, result)
     }
 }

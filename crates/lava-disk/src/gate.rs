@@ -86,6 +86,13 @@ impl Gate {
         Ok(())
     }
 
+    /// Tells of a read into memory that may not be written.
+    pub(crate) fn read_refused(&self, range: Range) {
+        let Range { start, end } = range;
+        let kind = Kind::KernelDmaRefused { disk: self.disk.clone(), offset: start, bytes: end.saturating_sub(start) };
+        self.emit(self.outlet.now_ns(), Some(kind));
+    }
+
     /// Gives out what was summed up, if it is a second old.
     pub(crate) fn tick(&self) {
         let now = self.outlet.now_ns();

@@ -41,6 +41,7 @@ mod ranges;
 pub mod regions;
 mod server;
 mod storage;
+mod stuck;
 mod summary;
 mod view;
 

@@ -14,13 +14,14 @@ use std::time::Duration;
 use lava_event::Outlet;
 
 use crate::base::Base;
-use crate::connection;
+use crate::connection::{self, Disk};
 use crate::gate::Gate;
 use crate::handshake::{self, Next};
 use crate::lock;
 use crate::protocol::WireError;
 use crate::regions::Regions;
 use crate::storage::Storage;
+use crate::stuck::Stuck;
 use crate::view::DiskView;
 
 /// Served at the same time. QEMU has one; one more while it reconnects.
@@ -82,6 +83,7 @@ struct Shared {
     name: String,
     storage: Arc<Storage>,
     gate: Gate,
+    stuck: Stuck,
     open: Mutex<Open>,
     complaints: Mutex<Vec<String>>,
 }
@@ -135,7 +137,8 @@ impl DiskServer {
 
         let gate = Gate::new(name.clone(), Arc::clone(&storage), Arc::clone(&regions), outlet);
         let view = DiskView { storage: Arc::clone(&storage), regions };
-        let shared = Arc::new(Shared { name, storage, gate, open: Mutex::default(), complaints: Mutex::default() });
+        let (stuck, open, complaints) = (Stuck::default(), Mutex::default(), Mutex::default());
+        let shared = Arc::new(Shared { name, storage, gate, stuck, open, complaints });
         let acceptor = {
             let (shared, listener) = (Arc::clone(&shared), Arc::clone(&listener));
             thread::Builder::new().name("disk-accept".to_owned()).spawn(move || accept(&shared, &listener))
@@ -277,7 +280,7 @@ impl Shared {
         }
         stream.set_read_timeout(None)?;
         stream.set_write_timeout(None)?;
-        connection::serve(from, to, &self.storage, &self.gate)
+        connection::serve(from, to, Disk { storage: &self.storage, gate: &self.gate, stuck: &self.stuck })
     }
 
     fn complain(&self, what: &str) {

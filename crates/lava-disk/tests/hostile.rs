@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use common::{DISC, Fake, READ, SIZE, Setup, TRIM, WRITE, WRITE_ZEROES, config, request, setup};
 use lava_disk::{DiskError, DiskServer};
+use lava_event::Kind;
 use proptest::prelude::*;
 
 const EINVAL: u32 = 22;
@@ -182,4 +183,58 @@ fn nonsense_never_stops_the_server() {
         .unwrap();
     setup.assert_base_untouched();
     assert!(setup.server.complaints().len() <= 16);
+}
+
+/// Reads `wanted` as QEMU does that may not put it into the guest's memory: takes the reply's head, hangs up, and asks again. Beside it
+/// is always another read, before or after.
+fn read_as_if_into_watched_memory(setup: &Setup, wanted: (u64, u32)) -> usize {
+    for attempt in 1..20 {
+        let mut stream = setup.client().0;
+        let (other, wrong) = (request(READ, 7, 4096, 512), request(READ, 8, wanted.0, wanted.1));
+        let both = if attempt % 2 == 0 { [wrong, other] } else { [other, wrong] };
+        stream.write_all(&both.concat()).unwrap();
+        let mut refused = false;
+        for _ in 0..2 {
+            let mut head = [0; 16];
+            stream.read_exact(&mut head).unwrap();
+            let (error, cookie) = (u32::from_be_bytes(*head[4..].first_chunk().unwrap()), head[15]);
+            match (error, cookie) {
+                (0, 7) => {
+                    let mut data = [0; 512];
+                    stream.read_exact(&mut data).unwrap();
+                    assert!(data[..] == setup.base[4096..4608]);
+                }
+                (0, 8) => break,
+                (5, 8) => refused = true,
+                _ => panic!("{head:?}"),
+            }
+        }
+        if refused {
+            return attempt;
+        }
+    }
+    panic!("it goes on for ever");
+}
+
+#[test]
+fn a_read_that_cannot_be_taken_is_refused_and_told() {
+    let setup = setup(&[]);
+    for wanted in [(8192, 512u32), (1 << 20, 1 << 20)] {
+        let attempts = read_as_if_into_watched_memory(&setup, wanted);
+        assert!(attempts < 10, "{attempts}");
+        let told: Vec<Kind> = setup.outlet.emitted.lock().unwrap().drain(..).map(|told| told.event.kind).collect();
+        let expected = Kind::KernelDmaRefused { disk: "vda".into(), offset: wanted.0, bytes: wanted.1.into() };
+        assert_eq!(told, [expected], "once");
+        // The same read for a place that can be written is nobody's business.
+        let mut client = setup.client();
+        let (start, length) = (wanted.0 as usize, wanted.1 as usize);
+        assert!(client.read(wanted.0, length).unwrap() == setup.base[start..start + length]);
+        // And more of them than go out one by one.
+        for at in 0..600 {
+            assert!(client.read(at * 512, 512).unwrap() == setup.base[at as usize * 512..][..512]);
+        }
+        client.send(DISC, 0, 0, &[]);
+    }
+    // At the first break nothing is known yet.
+    assert!(setup.server.complaints().iter().all(|complaint| complaint.starts_with("the connection broke")));
 }

@@ -9,7 +9,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use crate::Event;
 
 /// Version of the encoding. Raised with every change of [`Event`] or anything in it.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// Longest encoded event, bytes. Producers cut text so that they stay below it.
 pub const MAX_LEN: usize = 256 * 1024;

@@ -558,6 +558,17 @@ pub enum Kind {
         /// Bytes.
         size: u64,
     },
+    /// The guest told a device to read its disk into memory that never changes (the kernel's code, its read-only data). It was refused: the
+    /// memory is as it was, and the guest got an I/O error. Who told it, and which page, is not known.
+    #[serde(rename = "kernel.dma_refused")]
+    KernelDmaRefused {
+        /// `vda`, `vdb`...
+        disk: String,
+        /// From where on the disk, bytes.
+        offset: u64,
+        /// How many bytes.
+        bytes: u64,
+    },
     /// A kernel function's entry was redirected by the kernel's own means (ftrace, kprobes).
     #[serde(rename = "kernel.function_hooked")]
     KernelFunctionHooked {
@@ -1011,6 +1022,7 @@ names! {
     KernelRegister = "kernel.register",
     KernelHiddenTask = "kernel.hidden_task",
     KernelHiddenModule = "kernel.hidden_module",
+    KernelDmaRefused = "kernel.dma_refused",
     KernelFunctionHooked = "kernel.function_hooked",
     ApiCall = "api.call",
     VmStarted = "vm.started",

@@ -213,6 +213,9 @@ impl Kind {
             Self::KernelHiddenModule { name, address, size } => {
                 format!("module {name} at {address:#x} ({}) is in no list", Size(*size))
             }
+            Self::KernelDmaRefused { disk, offset, bytes } => {
+                format!("{disk} was to write {} from {offset:#x} into memory that never changes: refused", Size(*bytes))
+            }
             Self::KernelFunctionHooked { function, target, target_symbol, .. } => {
                 format!("{function} is redirected to {target:#x} {target_symbol}")
             }

@@ -299,7 +299,9 @@ fn category(kind: &Kind) -> (&'static str, &'static [&'static str]) {
         | Kind::KernelRegister { .. }
         | Kind::KernelFunctionHooked { .. }
         | Kind::DiskWrite { .. } => ("host", &["change"]),
-        Kind::KernelHiddenTask { .. } | Kind::KernelHiddenModule { .. } => ("host", &["info"]),
+        Kind::KernelHiddenTask { .. } | Kind::KernelHiddenModule { .. } | Kind::KernelDmaRefused { .. } => {
+            ("host", &["info"])
+        }
         Kind::ProcessExisting { .. }
         | Kind::ProcessSignal { .. }
         | Kind::MemoryMap { .. }

@@ -142,6 +142,7 @@ fn class(kind: &Kind, facts: &Facts<'_>) -> (u32, u32) {
         Kind::KernelImmutableWrite { .. }
         | Kind::KernelRegister { .. }
         | Kind::KernelHiddenTask { .. }
+        | Kind::KernelDmaRefused { .. }
         | Kind::KernelFunctionHooked { .. } => (KERNEL, 99),
         Kind::MemoryMap { .. } => (MEMORY, 9),
         Kind::MemoryProtect { .. } => (MEMORY, 2),

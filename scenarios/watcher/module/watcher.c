@@ -3,6 +3,8 @@
  * Attacks on the watcher, one per load: `insmod watcher.ko attack=NAME`. Each does its one thing to the kernel it runs in, says on
  * the console what it sees afterwards, undoes it, and refuses to stay loaded. For LAVA's micro-VMs: it looks for the marker first.
  */
+#include <linux/bio.h>
+#include <linux/blkdev.h>
 #include <linux/delay.h>
 #include <linux/fs.h>
 #include <linux/kprobes.h>
@@ -167,6 +169,29 @@ static void flip(const char *name, size_t offset)
 	if (READ_ONCE(*place) != old)
 		WRITE_ONCE(*place, old);
 	vunmap(page);
+}
+
+/* A device is told to read the disk into the function's page. */
+static void by_dma(void)
+{
+	phys_addr_t physical = slow_virt_to_phys((void *)int_sqrt) & ~511UL;
+	struct file *disk = filp_open("/dev/vda", O_RDONLY, 0);
+	struct bio *bio;
+	int error;
+
+	if (IS_ERR(disk)) {
+		say("no disk");
+		return;
+	}
+	bio = bio_alloc(I_BDEV(disk->f_mapping->host), 1, REQ_OP_READ, GFP_KERNEL);
+	bio->bi_iter.bi_sector = 64;
+	if (bio_add_page(bio, pfn_to_page(physical >> PAGE_SHIFT), 512, physical & ~PAGE_MASK) == 512) {
+		error = submit_bio_wait(bio);
+		say("the device said %d", error);
+	}
+	bio_put(bio);
+	filp_close(disk, NULL);
+	result();
 }
 
 static noinline int victim(int x)
@@ -339,6 +364,8 @@ static int watcher_init(void) /* not __init: its code stays where the module is 
 		by_vmap();
 	else if (!strcmp(attack, "text_poke"))
 		by_text_poke();
+	else if (!strcmp(attack, "dma"))
+		by_dma();
 	else if (!strcmp(attack, "syscall-table"))
 		/* acct(2), which nobody calls */
 		flip("sys_call_table", 163 * sizeof(long));

@@ -24,6 +24,7 @@ const PHRASES: Record<string, string> = {
   'persist.cron': 'planted a cron job',
   'persist.hidden_object': 'hid itself in the kernel',
   'persist.kernel_function_hooked': "hooked the kernel's functions",
+  'persist.kernel_dma': 'told a device to write over the kernel',
   'persist.kernel_memory': "changed the kernel's memory",
   'persist.kernel_module': 'loaded a kernel module',
   'persist.kernel_register': "changed the kernel's registers",

@@ -15,6 +15,14 @@ static WRITTEN: About = About {
     why: "Memory was written that a sound kernel never changes; whoever does that controls the kernel and what it says.",
     false_positives: "None known: the kernel's own patching (static keys, ftrace, kprobes) is told apart where it happens.",
 };
+static DMA: About = About {
+    id: "persist.kernel_dma",
+    technique: "T1014",
+    stage: Stage::Persist,
+    severity: Severity::High,
+    why: "A device was told to put a disk's content where a sound kernel never has it put, around the processor's protection. It was refused.",
+    false_positives: "None known.",
+};
 static REGISTER: About = About {
     id: "persist.kernel_register",
     technique: "T1014",
@@ -60,7 +68,7 @@ pub(super) struct Kernel;
 
 impl Behaviour for Kernel {
     fn about(&self) -> Vec<&'static About> {
-        vec![&WRITTEN, &REGISTER, &HIDDEN, &HOOKED, &BPF, &KEXEC]
+        vec![&WRITTEN, &DMA, &REGISTER, &HIDDEN, &HOOKED, &BPF, &KEXEC]
     }
 
     fn observe(&mut self, context: &Context<'_>, hits: &mut Vec<Hit>) {
@@ -78,6 +86,10 @@ impl Behaviour for Kernel {
                 };
                 // Each function once, however many bytes of it.
                 (&WRITTEN, title, symbol.split('+').next().unwrap_or_default().to_owned())
+            }
+            Kind::KernelDmaRefused { disk, .. } => {
+                let title = format!("the disk {disk} was to be read into the kernel's memory that never changes");
+                (&DMA, title, disk.clone())
             }
             Kind::KernelRegister { register, meaning, .. } => {
                 (&REGISTER, format!("{program} changed {register}: {meaning}"), format!("{register} {meaning}"))

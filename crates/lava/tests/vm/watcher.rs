@@ -70,7 +70,7 @@ fn boot_was_silent(ran: &Ran) {
 }
 
 fn everything_is_reported(kernel: &str) {
-    let others = ["lstar", "idtr", "hide-task", "hide-module", "mess"];
+    let others = ["dma", "lstar", "idtr", "hide-task", "hide-module", "mess"];
     let attacks: Vec<&str> = WRITES.iter().map(|(name, ..)| *name).chain(others).collect();
     let ran = play(&attacks, "observe", kernel);
     boot_was_silent(&ran);
@@ -117,7 +117,12 @@ fn everything_is_reported(kernel: &str) {
     assert!(module, "the hidden module");
     said(&ran, "watcher: cr0: int_sqrt(144) = 4660");
     said(&ran, "watcher: mess: survived");
-    for detector in ["persist.kernel_memory", "persist.kernel_register", "persist.hidden_object"] {
+    // The disk read into a function's page: refused, told once, and the disk lives on.
+    let refused = ran.events.iter().filter(|event| matches!(&event.kind, Kind::KernelDmaRefused { disk, .. } if disk == "vda"));
+    assert_eq!(refused.count(), 1);
+    said(&ran, "watcher: dma: the device said -5");
+    said(&ran, "watcher: dma: int_sqrt(144) = 12");
+    for detector in ["persist.kernel_memory", "persist.kernel_register", "persist.kernel_dma", "persist.hidden_object"] {
         assert!(ran.findings.iter().any(|finding| finding.detector == detector), "{detector}");
     }
 }
