@@ -118,11 +118,13 @@ fn everything_is_reported(kernel: &str) {
     said(&ran, "watcher: cr0: int_sqrt(144) = 4660");
     said(&ran, "watcher: mess: survived");
     // The disk read into a function's page: refused, told once, and the disk lives on.
-    let refused = ran.events.iter().filter(|event| matches!(&event.kind, Kind::KernelDmaRefused { disk, .. } if disk == "vda"));
+    let refused =
+        ran.events.iter().filter(|event| matches!(&event.kind, Kind::KernelDmaRefused { disk, .. } if disk == "vda"));
     assert_eq!(refused.count(), 1);
     said(&ran, "watcher: dma: the device said -5");
     said(&ran, "watcher: dma: int_sqrt(144) = 12");
-    for detector in ["persist.kernel_memory", "persist.kernel_register", "persist.kernel_dma", "persist.hidden_object"] {
+    for detector in ["persist.kernel_memory", "persist.kernel_register", "persist.kernel_dma", "persist.hidden_object"]
+    {
         assert!(ran.findings.iter().any(|finding| finding.detector == detector), "{detector}");
     }
 }
