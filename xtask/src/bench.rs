@@ -80,7 +80,7 @@ struct Figure {
 
 /// The console in a browser, while micro-VMs run: prints a Markdown table. The long session is kept in `target/bench-console`.
 pub fn console() -> Result<()> {
-    let (programs, _) = build::ready()?;
+    let (programs, _) = build::as_tested()?;
     let said = web::bench(&programs, &shell::target().join("bench-console"))?;
     println!("| figure | measured |\n|---|---|");
     for line in said.lines().filter(|line| line.starts_with("{\"figure\"")) {
@@ -92,13 +92,13 @@ pub fn console() -> Result<()> {
 
 /// Many micro-VMs at a time.
 pub fn many() -> Result<()> {
-    let (programs, _) = build::ready()?;
+    let (programs, _) = build::as_tested()?;
     many::run(&programs, &build::scenarios()?)
 }
 
 /// Measures everything and prints a Markdown table.
 pub fn run(rounds: usize) -> Result<()> {
-    let (programs, image) = build::ready()?;
+    let (programs, image) = build::as_tested()?;
     let places = Places::new(&programs, &image, &build::scenarios()?)?;
     let rounds = rounds.max(1);
     let mut ratios = watchers(&places, rounds)?;

@@ -31,6 +31,12 @@ pub fn ready() -> Result<(PathBuf, Image)> {
     Ok((lava()?, image()?))
 }
 
+/// The same to measure with: LAVA as the tests build it, which is what who measures has.
+pub fn as_tested() -> Result<(PathBuf, Image)> {
+    setup::run()?;
+    Ok((lava_with_tests()?, image()?))
+}
+
 /// The guest image, from the cache or new.
 pub fn image() -> Result<Image> {
     let recipe = Recipe::load(&shell::root().join("images/debian-bookworm.toml"))?;

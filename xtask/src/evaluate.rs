@@ -88,7 +88,7 @@ struct Workload {
 
 /// Plays them.
 pub fn run(what: &What) -> Result<()> {
-    let lava = build::ready()?.0.join("lava");
+    let lava = build::as_tested()?.0.join("lava");
     match what {
         What::Atomics { file, only } => atomics(&lava, &shell::root().join(file), only),
         What::Benign { only } => benign(&lava, only),
