@@ -18,7 +18,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 /// Counted up when templates are made or restored in another way.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// The kernel's file in a template, and in a draft: whoever makes the template puts it there.
 pub const KERNEL: &str = "kernel";
 const MANIFEST: &str = "template.json";

@@ -249,13 +249,15 @@ impl Life {
         Ok(())
     }
 
-    /// Waits until the guest has hardly anything to do any more: its services go on starting after its launcher is ready.
+    /// Waits until the guest has hardly anything to do any more: its services go on starting after its launcher is ready. And for so long
+    /// that what they changed is on the disk (ext4 commits every 5 s): else every clone would write it, and it would be told as the task's.
     fn settle(&mut self) -> Result<(), End> {
         /// Of one processor's time.
         const QUIET: f64 = 0.15;
         const STEP: Duration = Duration::from_secs(1);
+        const STEPS: u32 = 7;
         let (mut quiet, deadline) = (0, Instant::now() + SETTLE);
-        while quiet < 3 && Instant::now() < deadline {
+        while quiet < STEPS && Instant::now() < deadline {
             let before = self.machine.process.cpu_time();
             self.linger(STEP)?;
             let used = self.machine.process.cpu_time().zip(before).map(|(after, before)| after.saturating_sub(before));
