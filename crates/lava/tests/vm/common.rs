@@ -1,7 +1,7 @@
 //! Running `lava`, and reading what it left.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -81,6 +81,26 @@ pub fn read(output: &Output, out: tempfile::TempDir) -> Ran {
         assert_eq!(event.seq, seq, "the stream has no gaps");
     }
     Ran { code: output.status.code(), stdout, stderr, session, events, findings, console, _out: out }
+}
+
+impl Ran {
+    /// What was asked of it while it ran: command, outcome, by whom.
+    pub fn responses(&self) -> Vec<(&str, &str, &str)> {
+        let told = self.events.iter().filter_map(|event| match &event.kind {
+            Kind::VmResponse { command, outcome, by } => Some((command.as_str(), outcome.as_str(), by.as_str())),
+            _ => None,
+        });
+        told.collect()
+    }
+}
+
+/// Begins to run a script, put into `place`, in a session that will stand in `out`: for another terminal to act on.
+pub fn begin(out: &Path, place: &Path, script: &str, further: &[&str]) -> Child {
+    let task = place.join("task.sh");
+    std::fs::write(&task, script).unwrap();
+    let mut run = lava();
+    run.args(["run", "--timeout", "600", "--out"]).arg(out).args(further).arg(&task);
+    run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 /// The QEMU of this `lava`: its cage is between them.

@@ -1,11 +1,10 @@
 //! `lava ctl`: a running session answers to another terminal.
 
 use std::path::Path;
-use std::process::Stdio;
 
 use lava_event::Kind;
 
-use crate::common::{ctl, lava, read, turn, until};
+use crate::common::{begin, ctl, read, turn, until};
 
 /// Events recorded so far.
 fn recorded(out: &Path) -> usize {
@@ -18,11 +17,8 @@ fn recorded(out: &Path) -> usize {
 fn a_session_is_paused_looked_at_and_ended() {
     let _turn = turn();
     let (out, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let task = place.path().join("ticks.sh");
-    std::fs::write(&task, "#!/bin/sh\nwhile :; do echo x > /home/user/tick; sleep 0.1; done\n").unwrap();
-    let mut run = lava();
-    run.args(["run", "--timeout", "600", "--out"]).arg(out.path()).arg(&task);
-    let child = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let script = "#!/bin/sh\nwhile :; do echo x > /home/user/tick; sleep 0.1; done\n";
+    let child = begin(out.path(), place.path(), script, &[]);
 
     until("the task ticks", || recorded(out.path()) > 3);
     assert!(ctl(out.path(), "status").contains("running"));
@@ -42,14 +38,7 @@ fn a_session_is_paused_looked_at_and_ended() {
 
     let ran = read(&output, out);
     assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
-    let commands: Vec<_> = ran
-        .events
-        .iter()
-        .filter_map(|event| match &event.kind {
-            Kind::VmResponse { command, outcome, .. } => Some((command.as_str(), outcome.as_str())),
-            _ => None,
-        })
-        .collect();
+    let commands: Vec<_> = ran.responses().into_iter().map(|(command, outcome, _)| (command, outcome)).collect();
     assert_eq!(commands, ["pause", "registers", "resume", "pause", "stop"].map(|command| (command, "done")));
     let end = ran.events.last().map(|event| &event.kind);
     assert!(matches!(end, Some(Kind::VmEnded { reason, orderly: true, .. }) if reason == "stopped"), "{end:?}");

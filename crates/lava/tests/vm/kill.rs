@@ -1,11 +1,10 @@
 //! `lava ctl SESSION kill PID`: one process of the guest is killed from outside.
 
 use std::path::Path;
-use std::process::Stdio;
 
 use lava_event::Kind;
 
-use crate::common::{ctl, lava, log, read, turn, until};
+use crate::common::{begin, ctl, lava, log, read, turn, until};
 
 /// One that never rests, one that sleeps most of its time and has a second thread, one that lives on and tells that it does. It ends when both are
 /// gone, and says how they went.
@@ -35,11 +34,7 @@ fn process(out: &Path, with: &str) -> Option<u32> {
 fn one_process_is_killed_and_the_others_live() {
     let _turn = turn();
     let (out, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let task = place.path().join("three.sh");
-    std::fs::write(&task, TASK).unwrap();
-    let mut run = lava();
-    run.args(["run", "--console", "--timeout", "600", "--out"]).arg(out.path()).arg(&task);
-    let child = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let child = begin(out.path(), place.path(), TASK, &["--console"]);
 
     until("all three run", || process(out.path(), "alive").is_some() && process(out.path(), "threading").is_some());
     let (busy, asleep) = (process(out.path(), "do :; done").unwrap(), process(out.path(), "threading").unwrap());
@@ -66,14 +61,7 @@ fn one_process_is_killed_and_the_others_live() {
     for said in ["BUSY 137", "ASLEEP 137", "LIVES"] {
         assert!(ran.console.contains(said), "{said}: {}", ran.console);
     }
-    let responses: Vec<(&str, &str, &str)> = ran
-        .events
-        .iter()
-        .filter_map(|event| match &event.kind {
-            Kind::VmResponse { command, outcome, by } => Some((command.as_str(), outcome.as_str(), by.as_str())),
-            _ => None,
-        })
-        .collect();
+    let responses = ran.responses();
     let (first, second) = (format!("kill {busy}"), format!("kill {asleep}"));
     assert!(responses[0].0 == "kill 4000000" && responses[0].1.starts_with("failed: "), "{responses:?}");
     assert_eq!([&responses[2].0, &responses[3].0], [&first, &second]);

@@ -2,11 +2,10 @@
 
 use std::io::{Read, Write};
 use std::path::Path;
-use std::process::Stdio;
 
 use lava_event::{Event, Kind, SessionId};
 
-use crate::common::{ctl, lava, log, read, turn, until, with_screen};
+use crate::common::{begin, ctl, lava, log, read, turn, until, with_screen};
 
 /// Reads a line from the guest's own keyboard, then a click from its tablet, and says what it got.
 const TASK: &str = r#"#!/bin/sh
@@ -54,13 +53,9 @@ fn made(out: &Path, name: &str) -> bool {
 fn what_is_typed_and_clicked_arrives() {
     let _turn = turn();
     let (out, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let task = place.path().join("ask.sh");
-    std::fs::write(&task, TASK).unwrap();
     let profile = with_screen("script", place.path());
-    let mut run = lava();
-    run.args(["run", "--root", "--console", "--timeout", "600", "--profile"]).arg(profile);
-    run.arg("--out").arg(out.path()).arg(&task);
-    let child = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let further = ["--root", "--console", "--profile", profile.to_str().unwrap()];
+    let child = begin(out.path(), place.path(), TASK, &further);
 
     until("it reads keys", || made(out.path(), "/tmp/reads-keys"));
     let id = std::fs::read_dir(out.path()).unwrap().next().unwrap().unwrap().file_name().into_string().unwrap();
@@ -100,15 +95,9 @@ fn what_is_typed_and_clicked_arrives() {
     let pixel = |at: u32, of: u16| at * u32::from(of) / 0x8000;
     assert_eq!((pixel(at[0], width), pixel(at[1], height)), (100, 50));
 
-    let told: Vec<(&str, &str)> = ran
-        .events
-        .iter()
-        .filter_map(|event| match &event.kind {
-            Kind::VmResponse { command, outcome, .. } => Some((command.as_str(), outcome.as_str())),
-            _ => None,
-        })
-        .collect();
-    let done: Vec<&str> = told.iter().filter(|(_, outcome)| *outcome == "done").map(|(command, _)| *command).collect();
+    let told = ran.responses();
+    let done: Vec<&str> =
+        told.iter().filter(|(_, outcome, _)| *outcome == "done").map(|(command, ..)| *command).collect();
     let typed = r#"type "Grr! {a_b}~\"|\\?* 09""#;
     assert_eq!(
         done,
@@ -122,11 +111,7 @@ fn what_is_typed_and_clicked_arrives() {
 fn a_guest_without_a_screen_is_not_typed_to() {
     let _turn = turn();
     let (out, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let task = place.path().join("wait.sh");
-    std::fs::write(&task, "#!/bin/sh\n: > /tmp/waits\nsleep 600\n").unwrap();
-    let mut run = lava();
-    run.args(["run", "--timeout", "600", "--out"]).arg(out.path()).arg(&task);
-    let child = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let child = begin(out.path(), place.path(), "#!/bin/sh\n: > /tmp/waits\nsleep 600\n", &[]);
     until("it waits", || made(out.path(), "/tmp/waits"));
     for arguments in [&["type", "x"][..], &["key", "ret"], &["click", "1", "1"]] {
         let output = lava().args(["ctl", "latest"]).args(arguments).arg("--out").arg(out.path()).output().unwrap();
