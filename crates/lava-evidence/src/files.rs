@@ -5,9 +5,6 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
-use lava_event::Sha256;
-use sha2::Digest;
-
 use crate::Error;
 
 /// A folder only its owner can enter: there is malware in it.
@@ -51,13 +48,6 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
         let _ = fs::remove_file(part); // Half a file helps nobody; that it cannot be removed changes nothing.
         Error::io("write", path, error)
     })
-}
-
-/// The hash of what a reader gives, read in pieces.
-pub(crate) fn hash(reader: &mut dyn Read) -> std::io::Result<Sha256> {
-    let mut hasher = sha2::Sha256::new();
-    pieces(reader, |piece| hasher.update(piece))?;
-    Ok(Sha256(hasher.finalize().into()))
 }
 
 /// Reads to the end, piece by piece.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use lava_event::Sha256;
 
 use crate::bundle::Archive;
-use crate::{Error, files};
+use crate::Error;
 
 /// The files of a session, by name.
 #[derive(Clone, Debug)]
@@ -52,7 +52,7 @@ impl Place {
     /// The hash of a file; `None` if there is none.
     pub(crate) fn hash(&self, name: &str) -> Result<Option<Sha256>, Error> {
         let Some(mut file) = self.open(name)? else { return Ok(None) };
-        files::hash(&mut file).map(Some).map_err(|error| Error::io("read", &self.path(name), error))
+        Sha256::of_reader(&mut file).map(Some).map_err(|error| Error::io("read", &self.path(name), error))
     }
 
     /// The artifacts' names and sizes, by name.

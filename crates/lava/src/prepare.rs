@@ -163,8 +163,7 @@ pub fn tap() -> Result<Tap> {
 
 /// Hash of a file.
 pub fn hash(path: &Path) -> Result<Sha256> {
-    let bytes = fs::read(path).with_context(|| path.display().to_string())?;
-    Ok(Sha256::of(&bytes))
+    fs::File::open(path).and_then(Sha256::of_reader).with_context(|| path.display().to_string())
 }
 
 /// Hashes of programs and files by name; one that can't be read has none.

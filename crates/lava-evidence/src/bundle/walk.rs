@@ -144,7 +144,7 @@ impl<'a> Walk<'a> {
     fn holds(&self, n: usize) -> io::Result<bool> {
         let listed = &self.list.members[n];
         let at = self.at + listed.member.local().len() as u64;
-        let hash = files::hash(&mut Piece::new(self.file, at, listed.member.packed))?;
+        let hash = Sha256::of_reader(Piece::new(self.file, at, listed.member.packed))?;
         Ok(hash == listed.packed_sha256)
     }
 
@@ -181,7 +181,7 @@ impl<'a> Walk<'a> {
         let there = self.len.saturating_sub(at).min(listed.member.packed);
         let mut kept = Kept { name: name.clone(), at, packed: there, size: listed.member.size };
         self.at = at.saturating_add(there).min(self.len);
-        let hash = files::hash(&mut Piece::new(self.file, at, there))?;
+        let hash = Sha256::of_reader(Piece::new(self.file, at, there))?;
         if there < listed.member.packed {
             let missing = listed.member.packed - there;
             self.check.add(name, None, &format!("was cut: the file ends {missing} bytes before its end"), true);
