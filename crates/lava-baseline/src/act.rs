@@ -126,6 +126,11 @@ fn object(kind: &Kind, names: &Names) -> Option<(Act, String)> {
         Kind::MemoryMap { protection, path: Some(path), .. } if protection.executes() && !protection.writes() => {
             (Act::Library, of_system(general(path)))
         }
+        Kind::MemoryMap { protection, path: Some(path), shared: true, .. }
+            if !protection.executes() && !protection.writes() =>
+        {
+            (Act::Read, of_system(general(path)))
+        }
         Kind::MemoryMap { protection, path: Some(path), shared: true, .. } if !protection.executes() => {
             (Act::Map, format!("{} {protection}", general(path)))
         }

@@ -228,7 +228,7 @@ pub enum Kind {
         /// Where it was.
         path: GuestText,
     },
-    /// Memory was mapped that can be executed, or a file was mapped writable and shared.
+    /// Memory was mapped that can be executed, or a file was mapped shared.
     #[serde(rename = "memory.map")]
     MemoryMap {
         /// Where; 0 if the kernel had not chosen yet.

@@ -28,8 +28,26 @@ pub enum Error {
     #[error("{0} is written when all was read: only ecs, ocsf, cef and syslog can be followed")]
     NoLines(&'static str),
     /// No address that lines could go to.
-    #[error("{0:?} is no address to send to: tcp://HOST:PORT, udp://HOST:PORT or unix:///PATH")]
+    #[error("{0:?} is no address to send to: tls://HOST:PORT, tcp://HOST:PORT, udp://HOST:PORT or unix:///PATH")]
     Target(String),
+    /// A file that TLS needs.
+    #[error("{what}: {problem}; `--ca`, `--cert` and `--key` take PEM files")]
+    Tls {
+        /// Which.
+        what: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The two ends do not trust each other: waiting helps nobody.
+    #[error(
+        "{to}: {error}; `--ca FILE` names the CA that the collector's certificate is of, `--cert` and `--key` are ours"
+    )]
+    Refused {
+        /// Its address.
+        to: String,
+        /// What TLS said.
+        error: io::Error,
+    },
     /// The other end.
     #[error("cannot send to {to}: {error}; what was sent before may have been read or not")]
     Send {

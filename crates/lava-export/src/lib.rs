@@ -38,6 +38,7 @@ mod stix;
 mod summary;
 mod syslog;
 mod text;
+mod tls;
 mod walk;
 mod web;
 
@@ -52,6 +53,7 @@ pub use lines::Scope;
 pub use pack::{Pack, pack};
 pub use send::{Framing, Target};
 use summary::Summary;
+pub use tls::TlsFiles;
 
 /// What was exported.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -1,4 +1,4 @@
-//! Lines to a collector: over TCP, UDP or a Unix socket.
+//! Lines to a collector: over TLS, TCP, UDP or a Unix socket.
 //!
 //! *What arrives:* a line counts as sent when the system has taken it. If the other end goes away, the line that could not be sent is
 //! sent again whole, on a new connection. Lines that the system had taken and the other end had not read are lost then; a line of which
@@ -11,6 +11,7 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crate::tls::{self, Tls, TlsFiles};
 use crate::{Error, Format};
 
 /// Longest wait for one connection, and for a peer that takes nothing.
@@ -41,6 +42,7 @@ impl Framing {
 
 #[derive(Debug)]
 enum To {
+    Tls(String, Tls),
     Tcp(String),
     Udp(String),
     Unix(PathBuf),
@@ -48,6 +50,7 @@ enum To {
 
 #[derive(Debug)]
 enum Wire {
+    Tls(Box<tls::Stream>),
     Tcp(TcpStream),
     Udp(UdpSocket),
     Unix(UnixStream),
@@ -66,13 +69,14 @@ pub struct Target {
 }
 
 impl Target {
-    /// `tcp://HOST:PORT`, `udp://HOST:PORT`, `unix:///PATH`. Nothing is connected before the first line. `patience`: how long a line may
-    /// wait for the other end to come back.
+    /// `tls://HOST:PORT`, `tcp://HOST:PORT`, `udp://HOST:PORT`, `unix:///PATH`. Nothing is connected before the first line. `patience`: how
+    /// long a line may wait for the other end to come back. `files` are for TLS.
     ///
     /// # Errors
-    /// If it is none of these.
-    pub fn new(address: &str, framing: Framing, patience: Duration) -> Result<Self, Error> {
+    /// If it is none of these, or TLS can't use a file.
+    pub fn new(address: &str, framing: Framing, patience: Duration, files: &TlsFiles) -> Result<Self, Error> {
         let to = match address.split_once("://") {
+            Some(("tls", at)) if at.contains(':') => To::Tls(at.to_owned(), Tls::new(at, files)?),
             Some(("tcp", at)) if at.contains(':') => To::Tcp(at.to_owned()),
             Some(("udp", at)) if at.contains(':') => To::Udp(at.to_owned()),
             Some(("unix", path)) if path.starts_with('/') => To::Unix(path.into()),
@@ -96,6 +100,10 @@ impl Target {
                     self.too_long += 1;
                     return Ok(());
                 }
+                // A certificate will not become another one.
+                Err(error) if error.kind() == ErrorKind::InvalidData => {
+                    return Err(Error::Refused { to: self.name(), error });
+                }
                 Err(error) => {
                     self.wire = None;
                     if Instant::now() + wait > until {
@@ -110,7 +118,9 @@ impl Target {
 
     fn try_send(&mut self, line: &str) -> std::io::Result<()> {
         // A peer that has closed takes one more write without a word, and drops it.
-        if self.wire.as_ref().is_some_and(Wire::is_closed) {
+        if let Some(wire) = &mut self.wire
+            && wire.is_closed()?
+        {
             self.wire = None;
         }
         let wire = match self.wire.take() {
@@ -118,6 +128,7 @@ impl Target {
             None => self.to.connect()?,
         };
         match self.wire.insert(wire) {
+            Wire::Tls(stream) => tls::write(stream, &framed(self.framing, line)),
             Wire::Tcp(stream) => stream.write_all(&framed(self.framing, line)),
             Wire::Unix(stream) => stream.write_all(&framed(self.framing, line)),
             Wire::Udp(socket) => socket.send(line.as_bytes()).map(drop),
@@ -131,6 +142,16 @@ impl Target {
     /// If it does not say so in time: what it has read is not known then.
     pub fn finish(mut self) -> Result<(), Error> {
         let ended = match self.wire.take() {
+            Some(Wire::Tls(mut stream)) => {
+                stream.conn.send_close_notify();
+                let told = stream.flush().and_then(|()| stream.sock.shutdown(Shutdown::Write));
+                let told = told.and_then(|()| stream.sock.set_read_timeout(Some(GOODBYE)));
+                match told.and_then(|()| read_all(stream)) {
+                    // It closed without saying so in TLS, as many do.
+                    Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(()),
+                    ended => ended,
+                }
+            }
             Some(Wire::Tcp(stream)) => {
                 let told = stream.shutdown(Shutdown::Write).and_then(|()| stream.set_read_timeout(Some(GOODBYE)));
                 told.and_then(|()| read_all(stream))
@@ -142,6 +163,9 @@ impl Target {
             _ => Ok(()),
         };
         ended.map_err(|error| {
+            if error.kind() == ErrorKind::InvalidData {
+                return Error::Refused { to: self.name(), error };
+            }
             let late = matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
             let silent =
                 || std::io::Error::new(ErrorKind::TimedOut, "all was sent, but it has not closed the connection");
@@ -151,6 +175,7 @@ impl Target {
 
     fn name(&self) -> String {
         match &self.to {
+            To::Tls(at, _) => format!("tls://{at}"),
             To::Tcp(at) => format!("tcp://{at}"),
             To::Udp(at) => format!("udp://{at}"),
             To::Unix(path) => format!("unix://{}", path.display()),
@@ -179,19 +204,13 @@ fn framed(framing: Framing, line: &str) -> Vec<u8> {
 impl To {
     fn connect(&self) -> std::io::Result<Wire> {
         match self {
-            Self::Tcp(at) => {
-                let mut failed = ErrorKind::AddrNotAvailable.into();
-                for address in at.to_socket_addrs()? {
-                    match TcpStream::connect_timeout(&address, CONNECT) {
-                        Ok(stream) => {
-                            stream.set_write_timeout(Some(WRITE))?;
-                            return Ok(Wire::Tcp(stream));
-                        }
-                        Err(error) => failed = error,
-                    }
-                }
-                Err(failed)
+            Self::Tls(at, tls) => {
+                let stream = tcp(at)?;
+                // While hands are shaken.
+                stream.set_read_timeout(Some(CONNECT))?;
+                Ok(Wire::Tls(Box::new(tls.connect(stream)?)))
             }
+            Self::Tcp(at) => tcp(at).map(Wire::Tcp),
             Self::Udp(at) => {
                 let address = at.to_socket_addrs()?.next().ok_or(ErrorKind::AddrNotAvailable)?;
                 let own = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
@@ -216,18 +235,33 @@ impl To {
     }
 }
 
+fn tcp(at: &str) -> std::io::Result<TcpStream> {
+    let mut failed = ErrorKind::AddrNotAvailable.into();
+    for address in at.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, CONNECT) {
+            Ok(stream) => {
+                stream.set_write_timeout(Some(WRITE))?;
+                return Ok(stream);
+            }
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
+}
+
 impl Wire {
-    /// True if the other end of a stream has closed it, or it broke.
-    fn is_closed(&self) -> bool {
+    /// True if the other end of a stream has closed it, or it broke. An error if it said why it refuses us.
+    fn is_closed(&mut self) -> std::io::Result<bool> {
         let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
         let peeked = match self {
+            Self::Tls(stream) => return tls::is_closed(stream),
             Self::Tcp(stream) => rustix::net::recv(stream, &mut [0_u8; 1][..], flags),
             Self::Unix(stream) => rustix::net::recv(stream, &mut [0_u8; 1][..], flags),
-            Self::Udp(_) | Self::Datagrams(_) => return false,
+            Self::Udp(_) | Self::Datagrams(_) => return Ok(false),
         };
-        match peeked {
+        Ok(match peeked {
             Ok((count, _)) => count == 0,
             Err(error) => error != rustix::io::Errno::AGAIN,
-        }
+        })
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use lava_analysis::Analysis;
 use lava_event::{Finding, Grade, Produced, SessionId, Severity, Sha256, Stage, Technique};
 use lava_evidence::{Manifest, Outcome, Session, SessionWriter, State, TaskFacts};
-use lava_export::{Error, Follower, Format, Framing, Scope, Step, Target, export};
+use lava_export::{Error, Follower, Format, Framing, Scope, Step, Target, TlsFiles, export};
 
 const LINES: [Format; 4] = [Format::Ecs, Format::Ocsf, Format::Cef, Format::Syslog];
 /// For what must not happen: a test waits no longer.
@@ -179,7 +179,7 @@ fn a_collector_reads_every_line_of_a_growing_session() {
             Framing::Octets => frames(from),
             Framing::Newline => from.lines().map(Result::unwrap).collect(),
         });
-        let mut target = Target::new(&address, framing, PATIENCE).unwrap();
+        let mut target = Target::new(&address, framing, PATIENCE, &TlsFiles::default()).unwrap();
         let mut live = Live::new();
         let session = live.session();
         let mut follower = Follower::open(&session, format, Scope::All).unwrap();
@@ -202,7 +202,8 @@ fn a_collector_reads_every_line_of_a_growing_session() {
 fn a_collector_that_goes_away_is_waited_for() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let mut target = Target::new(&format!("tcp://{address}"), Framing::Newline, PATIENCE).unwrap();
+    let mut target =
+        Target::new(&format!("tcp://{address}"), Framing::Newline, PATIENCE, &TlsFiles::default()).unwrap();
     let (gone, is_gone) = mpsc::channel();
     let collector = thread::spawn(move || {
         let mut first = String::new();
@@ -226,10 +227,15 @@ fn a_collector_that_goes_away_is_waited_for() {
 #[test]
 fn a_collector_that_stays_away_is_given_up() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let mut target = Target::new(&format!("tcp://{address}"), Framing::Newline, Duration::from_millis(150)).unwrap();
+    let mut target =
+        Target::new(&format!("tcp://{address}"), Framing::Newline, Duration::from_millis(150), &TlsFiles::default())
+            .unwrap();
     assert!(matches!(target.send("one"), Err(Error::Send { .. })));
     for bad in ["", "10.0.0.1:514", "tcp://host", "unix://relative", "http://x:1"] {
-        assert!(matches!(Target::new(bad, Framing::Newline, PATIENCE), Err(Error::Target(_))), "{bad}");
+        assert!(
+            matches!(Target::new(bad, Framing::Newline, PATIENCE, &TlsFiles::default()), Err(Error::Target(_))),
+            "{bad}"
+        );
     }
 }
 
@@ -239,13 +245,16 @@ fn unix_sockets_and_datagrams_take_lines() {
     let (stream, datagram) = (folder.path().join("stream"), folder.path().join("datagram"));
     let listener = UnixListener::bind(&stream).unwrap();
     let read = thread::spawn(move || frames(BufReader::new(listener.accept().unwrap().0)));
-    let mut target = Target::new(&format!("unix://{}", stream.display()), Framing::Octets, PATIENCE).unwrap();
+    let mut target =
+        Target::new(&format!("unix://{}", stream.display()), Framing::Octets, PATIENCE, &TlsFiles::default()).unwrap();
     target.send("<134>1 é").unwrap();
     target.finish().unwrap();
     assert_eq!(read.join().unwrap(), ["<134>1 é"]);
 
     let socket = UnixDatagram::bind(&datagram).unwrap();
-    let mut target = Target::new(&format!("unix://{}", datagram.display()), Framing::Octets, PATIENCE).unwrap();
+    let mut target =
+        Target::new(&format!("unix://{}", datagram.display()), Framing::Octets, PATIENCE, &TlsFiles::default())
+            .unwrap();
     target.send("a line").unwrap();
     let mut bytes = [0; 100];
     let length = socket.recv(&mut bytes).unwrap();
@@ -253,10 +262,135 @@ fn unix_sockets_and_datagrams_take_lines() {
 
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = format!("udp://{}", socket.local_addr().unwrap());
-    let mut target = Target::new(&address, Framing::Newline, PATIENCE).unwrap();
+    let mut target = Target::new(&address, Framing::Newline, PATIENCE, &TlsFiles::default()).unwrap();
     target.send(&"x".repeat(70_000)).unwrap();
     target.send("a line").unwrap();
     assert_eq!(target.too_long, 1);
     let length = socket.recv(&mut bytes).unwrap();
     assert_eq!(&bytes[..length], b"a line");
+}
+
+/// A collector of Python's (OpenSSL): writes its port, then what it was sent until the other end said that this was all. Arguments: its
+/// certificate, its key, and the CA of those it lets in, or nothing.
+const TLS_COLLECTOR: &str = r#"
+import socket, ssl, sys
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(sys.argv[1], sys.argv[2])
+if len(sys.argv) > 3:
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(sys.argv[3])
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+try:
+    connection = context.wrap_socket(listener.accept()[0], server_side=True)
+    while data := connection.recv(65536):
+        sys.stdout.buffer.write(data)
+    connection.unwrap()
+except (ssl.SSLError, OSError) as error:
+    print("collector:", error, file=sys.stderr)
+"#;
+
+/// Files of a CA, and of what it has signed for `localhost` and for us.
+struct Keys {
+    folder: tempfile::TempDir,
+}
+
+impl Keys {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut ca = rcgen::CertificateParams::new(vec![]).unwrap();
+        ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        ca.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::DigitalSignature];
+        write("ca.pem", ca.self_signed(&key).unwrap().pem());
+        let issuer = rcgen::Issuer::new(ca, key);
+        for (name, usage) in [
+            ("localhost", rcgen::ExtendedKeyUsagePurpose::ServerAuth),
+            ("us", rcgen::ExtendedKeyUsagePurpose::ClientAuth),
+        ] {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let mut leaf = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+            leaf.use_authority_key_identifier_extension = true;
+            leaf.extended_key_usages = vec![usage];
+            write(&format!("{name}.pem"), leaf.signed_by(&key, &issuer).unwrap().pem());
+            write(&format!("{name}.key"), key.serialize_pem());
+        }
+        Self { folder }
+    }
+
+    fn file(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A collector, and its address.
+    fn collector(&self, asks: bool) -> (std::process::Child, String, BufReader<std::process::ChildStdout>) {
+        let mut command = std::process::Command::new("python3");
+        command.args(["-c", TLS_COLLECTOR]).args([self.file("localhost.pem"), self.file("localhost.key")]);
+        if asks {
+            command.arg(self.file("ca.pem"));
+        }
+        let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let (mut out, mut port) = (BufReader::new(child.stdout.take().unwrap()), String::new());
+        out.read_line(&mut port).unwrap();
+        (child, format!("tls://localhost:{}", port.trim()), out)
+    }
+
+    fn trusting(&self) -> TlsFiles {
+        TlsFiles { ca: Some(self.file("ca.pem")), identity: None }
+    }
+}
+
+#[test]
+fn a_collector_is_spoken_to_in_tls() {
+    let (keys, events) = (Keys::new(), common::attack());
+    for asks in [false, true] {
+        let (mut child, address, out) = keys.collector(asks);
+        let identity = asks.then(|| (keys.file("us.pem"), keys.file("us.key")));
+        let files = TlsFiles { identity, ..keys.trusting() };
+        let mut target = Target::new(&address, Framing::Octets, PATIENCE, &files).unwrap();
+        let (_folder, session) = common::record("evil.jar", &events);
+        let mut follower = Follower::open(&session, Format::Syslog, Scope::All).unwrap();
+        let read = thread::spawn(move || frames(out));
+        to_the_end(&mut follower, &mut |line| target.send(line));
+        target.finish().unwrap();
+        assert_eq!(read.join().unwrap(), exported(&session, Format::Syslog, Scope::All));
+        assert!(child.wait().unwrap().success());
+    }
+}
+
+#[test]
+fn who_is_not_trusted_is_told_nothing() {
+    let keys = Keys::new();
+    let refused = |files: &TlsFiles, asks: bool, name: &str| {
+        let (mut child, address, mut out) = keys.collector(asks);
+        let mut target = Target::new(&address.replace("localhost", name), Framing::Octets, PATIENCE, files).unwrap();
+        let mut ended = (0..3).try_for_each(|_| target.send("a line"));
+        if ended.is_ok() {
+            ended = target.finish();
+        }
+        let mut read = String::new();
+        out.read_to_string(&mut read).unwrap();
+        child.wait().unwrap();
+        (ended.expect_err("refused").to_string(), read)
+    };
+    // A CA that did not sign it; a name that is not its; a collector that wants to know who we are.
+    let other = TlsFiles { ca: Some(keys.file("us.pem")), identity: None };
+    for (files, asks, name, says) in [
+        (&other, false, "localhost", "UnknownIssuer"),
+        (&keys.trusting(), false, "127.0.0.1", "not valid for name"),
+        (&keys.trusting(), true, "localhost", "CertificateRequired"),
+    ] {
+        let (error, read) = refused(files, asks, name);
+        assert!(error.contains(says) && error.contains("--ca FILE"), "{error}");
+        assert_eq!(read, "");
+    }
+    // Files that are none.
+    let no_key = TlsFiles { identity: Some((keys.file("us.pem"), keys.file("us.pem"))), ..keys.trusting() };
+    let missing = TlsFiles { ca: Some(keys.file("nothing.pem")), identity: None };
+    let empty = TlsFiles { ca: Some(keys.file("us.key")), identity: None };
+    for (files, says) in [(no_key, "us.pem: "), (missing, "nothing.pem: "), (empty, "us.key: ")] {
+        let error = Target::new("tls://localhost:6514", Framing::Octets, PATIENCE, &files).unwrap_err().to_string();
+        assert!(error.contains(says) && error.contains("PEM"), "{error}");
+    }
 }

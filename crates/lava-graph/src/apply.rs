@@ -18,6 +18,7 @@ impl Graph {
                 self.processes.end_all();
                 self.files.reset();
                 self.pipes.reset();
+                self.memory.reset();
                 self.disks.reset();
                 self.channels.reset();
             }
@@ -42,8 +43,14 @@ impl Graph {
     fn act(&mut self, event: &Event, actor: ProcessKey) {
         match &event.kind {
             Kind::ProcessFork { child, thread: false, .. } => self.fork(event, actor, child),
-            Kind::ProcessExec { .. } => self.exec(event, actor),
-            Kind::ProcessExit { .. } => self.processes.end(actor),
+            Kind::ProcessExec { .. } => {
+                self.memory.left(actor);
+                self.exec(event, actor);
+            }
+            Kind::ProcessExit { .. } => {
+                self.memory.left(actor);
+                self.processes.end(actor);
+            }
             Kind::ProcessCredentials { old, new } => self.credentials(event, actor, old, new),
             Kind::FileOpen { path, file, access } => self.open(event, actor, path, file, *access),
             Kind::FileCreate { path, file, .. } => self.create(event, actor, path, file.as_ref()),
@@ -54,6 +61,10 @@ impl Graph {
                 }
             }
             Kind::FileRead { path, file, .. } => self.read(event, actor, path, file),
+            Kind::MemoryMap { shared: true, path: Some(path), file: Some(file), protection, .. } => {
+                self.map_shared(event, actor, path, file, *protection);
+            }
+            Kind::MemoryRemoteWrite { target, bytes, .. } => self.injected(event, actor, target, *bytes),
             Kind::FileMapWrite { path, file, ranges } => {
                 let bytes = ranges.iter().fold(0u64, |sum, range| sum.saturating_add(range.len()));
                 self.write(event, actor, path, file, 1, bytes);
@@ -122,6 +133,8 @@ impl Graph {
             state.tainted = true;
             let node = state.node;
             self.taint_node(event, node, rule, grade);
+            self.lanes.tainted(key);
+            self.memory.process_tainted(key);
         }
     }
 
@@ -175,6 +188,7 @@ impl Graph {
             return;
         }
         self.add_process(event, key, Some(actor), &child.comm, parent.exe.clone());
+        self.memory.forked(actor, key);
         let Some(node) = self.processes.get(key).map(|state| state.node) else { return };
         let opens = |task: &&mut Task| task.handed_over && cut::same_program(&task.launcher, parent.exe.bytes());
         if let Some(task) = self.task.as_mut().filter(opens) {

@@ -137,6 +137,7 @@ impl Graph {
             }
             if next.tainted {
                 self.taint_node(event, node, TaintRule::Written, Grade::Observed);
+                self.memory.file_tainted(&key);
             }
             self.files.insert(path, key, next);
         }

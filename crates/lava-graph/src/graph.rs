@@ -6,6 +6,7 @@ use crate::channels::Channels;
 use crate::disk::Disks;
 use crate::files::Files;
 use crate::lanes::{Lanes, Timeline};
+use crate::memory::Memory;
 use crate::pipes::Pipes;
 use crate::processes::Processes;
 use crate::store::Store;
@@ -53,10 +54,11 @@ impl Task {
 pub struct Graph {
     pub(crate) store: Store,
     pub(crate) processes: Processes,
-    lanes: Lanes,
+    pub(crate) lanes: Lanes,
     pub(crate) files: Files,
     pub(crate) disks: Disks,
     pub(crate) pipes: Pipes,
+    pub(crate) memory: Memory,
     pub(crate) channels: Channels,
     pub(crate) task: Option<Task>,
     pub(crate) root: Option<ProcessKey>,
@@ -81,6 +83,7 @@ impl Graph {
     pub fn apply(&mut self, event: &Event) {
         self.store.begin(event.seq);
         self.apply_event(event);
+        self.through_memory(event);
         self.lanes.apply(event, &self.processes);
     }
 

@@ -60,8 +60,10 @@ impl Sets {
 fn joins(graph: &Graph, edge: &Edge) -> bool {
     let node = |id: NodeId| graph.store.node(id).filter(|node| node.is_tainted());
     let (Some(from), Some(_)) = (node(edge.from), node(edge.to)) else { return false };
-    let guessed = |node: &Node| node.taint.is_some_and(|t| t.rule == TaintRule::Read && t.grade == Grade::Inferred);
-    edge.grade >= Grade::Observed && !(edge.verb == Verb::Reads && guessed(from))
+    let guessed = from.taint.is_some_and(|taint| {
+        matches!(taint.rule, TaintRule::Read | TaintRule::Shared) && taint.grade == Grade::Inferred
+    });
+    edge.grade >= Grade::Observed && !(matches!(edge.verb, Verb::Reads | Verb::Maps) && guessed)
 }
 
 /// The incidents, worst first, then by time.

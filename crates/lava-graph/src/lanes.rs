@@ -107,6 +107,13 @@ impl Lanes {
         }
     }
 
+    /// The process has become tainted, perhaps by what another did: it may never act again.
+    pub(crate) fn tainted(&mut self, key: ProcessKey) {
+        if let Some((lane, _)) = self.all.get_mut(&key) {
+            lane.tainted = true;
+        }
+    }
+
     fn lane(&mut self, key: ProcessKey, time_ns: u64, processes: &Processes) -> Option<&mut Lane> {
         if self.all.len() >= MAX_LANES && !self.all.contains_key(&key) {
             return None;

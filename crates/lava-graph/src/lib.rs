@@ -11,7 +11,8 @@
 //! *Invariant:* no I/O, no clock, no randomness: the same log gives the same graph. Memory is bounded; where a bound is
 //! reached, what comes is counted into one node that says so.
 //!
-//! *Limits:* taint is followed through forks, execs, files and sockets, not through memory or pipes. See [`cut`] for where taint is held back on purpose.
+//! *Limits:* taint is followed through forks, execs, files, pipes, sockets, shared memory and writes into other processes, and not byte by byte. See [`cut`]
+//! for where it is held back on purpose.
 #![forbid(unsafe_code)]
 
 mod apply;
@@ -24,6 +25,7 @@ mod files;
 mod graph;
 mod incident;
 mod lanes;
+mod memory;
 mod model;
 mod pipes;
 mod processes;

@@ -79,6 +79,10 @@ pub enum Verb {
     Loads,
     /// Process -> the process that receives it, over a socket within the guest.
     Sends,
+    /// Process -> a file that it has in its memory, shared with whoever has it there too.
+    Maps,
+    /// Process -> the process whose memory it wrote into.
+    Injects,
 }
 
 impl Verb {
@@ -103,6 +107,8 @@ impl Verb {
             Self::Gains => "gains",
             Self::Loads => "loads",
             Self::Sends => "sends to",
+            Self::Maps => "shares in memory",
+            Self::Injects => "injects into",
         }
     }
 }
@@ -125,6 +131,10 @@ pub enum TaintRule {
     Job,
     /// Received bytes over a socket from a tainted process.
     Received,
+    /// Shares memory with a tainted process that can write there. Inferred: what was written there, and read, is not seen.
+    Shared,
+    /// A tainted process wrote into its memory.
+    Injected,
 }
 
 /// Why, and how surely, a node descends from the task.

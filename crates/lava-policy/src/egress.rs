@@ -68,6 +68,11 @@ impl Nearby {
         let reason = match &event.kind {
             Kind::NetFlow { destination, .. } => {
                 let (address, port) = (destination.address, destination.port);
+                if let Some(what) = never(address) {
+                    let reason =
+                        format!("{address} is {what}: the real network is not reached there, whatever a rule says");
+                    return Decision { action: Action::Deny, rule: None, reason: Some(reason) };
+                }
                 let needs = match self.what(address) {
                     Some(what) => format!("{address} is {what}, and needs a rule that names it"),
                     None => "no rule allows it".to_owned(),
@@ -85,6 +90,17 @@ impl Nearby {
             _ => return decision,
         };
         Decision { action: Action::Deny, rule: None, reason: Some(reason) }
+    }
+}
+
+/// What an address is that no rule makes reachable: lava-net does not let it out.
+fn never(address: IpAddr) -> Option<&'static str> {
+    let IpAddr::V4(ip) = address else { return Some("no IPv4 address") };
+    match ip.octets() {
+        [127, ..] => Some("the host itself (loopback)"),
+        [169, 254, ..] => Some("link-local: clouds have their metadata there"),
+        [10, 77, 0, _] => Some("in the guest's virtual LAN, and nobody is there"),
+        _ => None,
     }
 }
 

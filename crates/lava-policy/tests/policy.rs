@@ -279,6 +279,12 @@ mod real_network {
             reason.contains("event.destination.address == \"93.184.216.34\" && event.destination.port == 80"),
             "{reason}"
         );
+        for nowhere in [[127, 0, 0, 1], [169, 254, 169, 254], [10, 77, 0, 20]] {
+            let refused = decide(flow(nowhere, 443));
+            let reason = refused.reason.unwrap();
+            assert_eq!(refused.action, Action::Deny);
+            assert!(reason.contains("whatever a rule says") && !reason.contains("when:"), "{reason}");
+        }
         let refused = decide(name("example.org"));
         assert_eq!((refused.action, refused.rule), (Action::Deny, None));
         assert!(refused.reason.unwrap().contains("event.question =="));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use lava_evidence::Session;
-use lava_export::{Follower, Format, Framing, Scope, Step, Target};
+use lava_export::{Follower, Format, Framing, Scope, Step, Target, TlsFiles};
 
 use crate::{output, show};
 
@@ -28,7 +28,7 @@ pub struct Export {
     /// Give lines as the session writes them, until it ends. Goes with ecs, ocsf, cef and syslog.
     #[arg(long, conflicts_with = "out")]
     follow: bool,
-    /// Where the lines go, instead of standard output: tcp://HOST:PORT, udp://HOST:PORT or unix:///PATH.
+    /// Where the lines go, instead of standard output: tls://HOST:PORT, tcp://HOST:PORT, udp://HOST:PORT or unix:///PATH.
     #[arg(long, value_name = "ADDRESS", requires = "follow")]
     to: Option<String>,
     /// How lines are told apart in a stream: each with its length in front (RFC 6587; syslog, if not given), or a line feed behind each.
@@ -37,6 +37,15 @@ pub struct Export {
     /// Seconds that a line may wait for the other end to come back, before it is given up.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "to")]
     patience: u64,
+    /// The CA of the collector's certificate (tls://), instead of those that this host trusts. PEM.
+    #[arg(long, value_name = "FILE", requires = "to")]
+    ca: Option<PathBuf>,
+    /// Our own certificate, with its chain, for a collector that asks for one. PEM.
+    #[arg(long, value_name = "FILE", requires_all = ["to", "key"])]
+    cert: Option<PathBuf>,
+    /// Its key. PEM.
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
     /// Folder of sessions, if not the usual one.
     #[arg(long, value_name = "DIR")]
     sessions: Option<PathBuf>,
@@ -81,7 +90,8 @@ impl Export {
             return readable(follower.unreadable);
         };
         let framing = self.framing.unwrap_or(Framing::of(self.format));
-        let mut target = Target::new(address, framing, Duration::from_secs(self.patience))?;
+        let files = TlsFiles { ca: self.ca.clone(), identity: self.cert.clone().zip(self.key.clone()) };
+        let mut target = Target::new(address, framing, Duration::from_secs(self.patience), &files)?;
         every(&mut follower, |line| target.send(line))?;
         if target.too_long > 0 {
             eprintln!(

@@ -8,6 +8,7 @@ const PAST: Record<string, string> = {
   opens: 'opened', forks: 'forked', executes: 'executed', starts: 'started', runs: 'run', reads: 'read',
   opens_for_writing: 'opened to write', creates: 'created', writes: 'written', changes_attributes: 'mode changed',
   renames: 'renamed', deletes: 'deleted', follows: 'changed', connects: 'connected to', gains: 'gained', loads: 'loaded', sends: 'sent to',
+  maps: 'shared in memory', injects: 'injected into',
 };
 
 export const KIND: Record<string, string> = {

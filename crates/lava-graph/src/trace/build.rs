@@ -107,13 +107,14 @@ const fn class(verb: Verb) -> Option<&'static str> {
         | Verb::OpensForWriting
         | Verb::ChangesAttributes
         | Verb::Renames
-        | Verb::Deletes => Some("files"),
+        | Verb::Deletes
+        | Verb::Maps => Some("files"),
         Verb::Connects => Some("hosts"),
         Verb::Gains => Some("rights"),
         Verb::Loads => Some("modules"),
         Verb::Executes => Some("processes"),
         // A system program that is run is the process's own label.
-        Verb::Opens | Verb::Forks | Verb::Starts | Verb::Runs | Verb::Follows | Verb::Sends => None,
+        Verb::Opens | Verb::Forks | Verb::Starts | Verb::Runs | Verb::Follows | Verb::Sends | Verb::Injects => None,
     }
 }
 

@@ -154,7 +154,8 @@ fn processes(
     }
     for node in graph.nodes().iter().filter(is_process).filter(|node| live(node.id)) {
         let other_root = node.taint.is_some_and(|taint| {
-            matches!(taint.rule, TaintRule::Read | TaintRule::Job | TaintRule::Image | TaintRule::Received)
+            use TaintRule::{Image, Injected, Job, Read, Received, Shared};
+            matches!(taint.rule, Read | Job | Image | Received | Shared | Injected)
         });
         if choice.kept.len() < PROCESSES && (programs.contains(&node.id) || other_root) {
             choice.kept.insert(node.id);
@@ -167,7 +168,7 @@ fn objects(graph: &Graph, choice: &mut Choice) {
     for edge in graph.edges().iter().filter(|edge| edge.event_count > 0) {
         for id in [edge.from, edge.to] {
             let Some(node) = graph.store.node(id) else { continue };
-            if let Some(rank) = rank(choice, edge, node) {
+            if let Some(rank) = rank(graph, choice, edge, node) {
                 ranked.insert((rank, id));
             }
         }
@@ -185,8 +186,12 @@ fn objects(graph: &Graph, choice: &mut Choice) {
 }
 
 /// How much a node that is no process matters; `None` if it goes into a fold.
-fn rank(choice: &Choice, edge: &Edge, node: &Node) -> Option<u8> {
+fn rank(graph: &Graph, choice: &Choice, edge: &Edge, node: &Node) -> Option<u8> {
     let found = choice.of_node.contains_key(&node.id);
+    let carries = || {
+        let taint = graph.store.node(edge.from).and_then(|from| from.taint);
+        edge.verb == Verb::Maps && taint.is_some_and(|taint| taint.rule == TaintRule::Shared)
+    };
     match node.kind {
         // Endpoints are always drawn as groups.
         NodeKind::Process | NodeKind::Task | NodeKind::Endpoint | NodeKind::Fold => None,
@@ -195,7 +200,7 @@ fn rank(choice: &Choice, edge: &Edge, node: &Node) -> Option<u8> {
         NodeKind::DiskArea | NodeKind::Kernel | NodeKind::Module => Some(1),
         NodeKind::Credential => Some(2),
         NodeKind::File if edge.verb == Verb::Runs && node.is_tainted() => Some(3),
-        NodeKind::File if edge.verb == Verb::Starts => Some(4),
+        NodeKind::File if edge.verb == Verb::Starts || carries() => Some(4),
         NodeKind::File => None,
     }
 }

@@ -21,9 +21,8 @@ use crate::areas::Areas;
 use crate::introspect::Context;
 use crate::returns::Then;
 
-/// `PROT_WRITE`, `PROT_EXEC`; `MAP_SHARED` and `MAP_SHARED_VALIDATE` both have this bit (include/uapi/asm-generic/mman-common.h,
+/// `PROT_EXEC`; `MAP_SHARED` and `MAP_SHARED_VALIDATE` both have this bit (include/uapi/asm-generic/mman-common.h,
 /// include/uapi/linux/mman.h).
-const PROT_WRITE: u64 = 2;
 const PROT_EXEC: u64 = 4;
 const MAP_SHARED: u64 = 1;
 /// `FOLL_WRITE` (include/linux/mm.h, mm_types.h).
@@ -38,7 +37,7 @@ pub fn map(context: &Context<'_>) -> Result<Option<Then>, Unreadable> {
     let tap = context.tap;
     let (file, prot, flags) = (context.argument(0)?, context.argument(2)?, context.argument(3)?);
     let executable = prot & PROT_EXEC != 0;
-    let shared_file = file != 0 && prot & PROT_WRITE != 0 && flags & MAP_SHARED != 0;
+    let shared_file = file != 0 && flags & MAP_SHARED != 0;
     let told = executable || shared_file;
     if tap.areas.is_none() || !(told || tap.unbacked.any()) {
         return Ok(None);

@@ -121,6 +121,35 @@ fn code_in_memory_on_the_second_kernel() {
 }
 
 #[test]
+fn taint_goes_through_shared_memory_and_into_who_is_written_into() {
+    let ran = of_task("shared.py", include_bytes!("shared.py"), &["--root"]);
+    assert!(ran.console.contains("done from the task"), "{}", ran.console);
+    let told = lava().args(["trace", "--full", "--format", "json"]).arg(ran.session.dir()).output().unwrap();
+    let trace: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+    let tainted = |path: &str| {
+        let nodes = trace["nodes"].as_array().unwrap().iter();
+        nodes.filter(|node| node["label"] == path).any(|node| node["tainted"] == true)
+    };
+    assert!(!tainted("/tmp/reader-before"), "before it had the memory");
+    assert!(tainted("/tmp/reader-after"), "what it did with the memory");
+    assert!(!tainted("/tmp/victim"), "before it was written into");
+    assert!(tainted("/tmp/victim-after"), "after");
+    let edges = |verb: &str| trace["edges"].as_array().unwrap().iter().filter(|edge| edge["verb"] == verb).count();
+    assert_eq!((edges("maps"), edges("injects")), (2, 1));
+    let mapped = |event: &&Event| matches!(&event.kind, Kind::MemoryMap { shared: true, path: Some(path), .. } if path.to_string().starts_with("/SYSV"));
+    let rights: Vec<String> = ran
+        .events
+        .iter()
+        .filter(mapped)
+        .filter_map(|event| match &event.kind {
+            Kind::MemoryMap { protection, .. } => Some(protection.to_string()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(rights, ["rw-", "r--"], "the task's mapping, and the other's to read");
+}
+
+#[test]
 fn a_java_vm_makes_code_and_is_no_finding() {
     let jar = scenario("hello.jar");
     let ran = run(&[jar.to_str().unwrap()]);
