@@ -301,6 +301,7 @@ impl Keys {
         let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
         let key = rcgen::KeyPair::generate().unwrap();
         let mut ca = rcgen::CertificateParams::new(vec![]).unwrap();
+        ca.distinguished_name.push(rcgen::DnType::CommonName, "CA");
         ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         ca.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::DigitalSignature];
         write("ca.pem", ca.self_signed(&key).unwrap().pem());
@@ -311,6 +312,7 @@ impl Keys {
         ] {
             let key = rcgen::KeyPair::generate().unwrap();
             let mut leaf = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+            leaf.distinguished_name.push(rcgen::DnType::CommonName, name);
             leaf.use_authority_key_identifier_extension = true;
             leaf.extended_key_usages = vec![usage];
             write(&format!("{name}.pem"), leaf.signed_by(&key, &issuer).unwrap().pem());

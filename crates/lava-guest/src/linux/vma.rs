@@ -24,8 +24,8 @@ const TYPE_MASK: u64 = 0xf;
 /// `xa_is_node` (include/linux/xarray.h): the root is a node, not the one entry.
 const INTERNAL: u64 = 2;
 
-/// `VM_SHARED` (include/linux/mm.h); `VM_READ`, `VM_WRITE` and `VM_EXEC` are 1, 2 and 4.
-pub const VM_SHARED: u64 = 8;
+/// `VM_MAYSHARE` (include/linux/mm.h): mapped with `MAP_SHARED`, be it to read only. `VM_READ`, `VM_WRITE` and `VM_EXEC` are 1, 2 and 4.
+pub const VM_MAYSHARE: u64 = 0x80;
 /// `VM_EXEC`
 pub const VM_EXEC: u64 = 4;
 /// `VM_WRITE`

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use lava_event::{Kind, ProcessRef, Protection, Range};
 use lava_guest::kernel::Kernel;
-use lava_guest::linux::vma::{VM_EXEC, VM_SHARED, VM_WRITE, Vma, read_vma};
+use lava_guest::linux::vma::{VM_EXEC, VM_MAYSHARE, VM_WRITE, Vma, read_vma};
 use lava_guest::memory::{Unreadable, Virtual};
 
 use crate::areas::Areas;
@@ -59,7 +59,8 @@ pub fn map(context: &Context<'_>) -> Result<Option<Then>, Unreadable> {
             address,
             length,
             protection: Protection::from_bits(vma.flags),
-            shared: vma.flags & VM_SHARED != 0,
+            // `VM_SHARED` is gone where the file is open to read only (mm/mmap.c).
+            shared: vma.flags & VM_MAYSHARE != 0,
             path,
             file,
         };
