@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use lava_event::Sha256;
 
-use crate::bundle::Archive;
 use crate::Error;
+use crate::bundle::Archive;
 
 /// The files of a session, by name.
 #[derive(Clone, Debug)]
