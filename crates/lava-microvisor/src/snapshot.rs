@@ -21,7 +21,6 @@ use lava_disk::DiskView;
 use lava_event::snapshots::{self, FILES, FOLDER, MANIFEST, MAX_SNAPSHOTS, STATE};
 use lava_event::{ProcessKey, SessionId, Sha256};
 use serde::{Deserialize, Serialize};
-use sha2::Digest;
 
 use crate::template::KernelPlace;
 
@@ -228,9 +227,7 @@ fn hash(path: &Path) -> io::Result<(Kept, u64)> {
     }
     let mut file = File::open(path)?;
     file.sync_all()?;
-    let mut hasher = sha2::Sha256::new();
-    io::copy(&mut file, &mut hasher)?;
-    let sha256 = Sha256(hasher.finalize().into());
+    let sha256 = Sha256::of_reader(&mut file)?;
     let facts = file.metadata()?;
     Ok((Kept { bytes: facts.len(), sha256 }, facts.blocks() * 512))
 }

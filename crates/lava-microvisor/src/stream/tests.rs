@@ -161,6 +161,15 @@ fn a_stream_that_goes_on_is_numbered_behind_what_was_before() {
 }
 
 #[test]
+fn time_goes_on_though_the_host_has_not_been_up_so_long() {
+    let long = 1u64 << 62;
+    let (inbox, _messages) = bounded(1);
+    let feeder = Feeder::new(inbox, crate::Origin::ago(long).monotonic_ns);
+    let now = feeder.now_ns();
+    assert!((long..long + 3_600_000_000_000).contains(&now), "{now}");
+}
+
+#[test]
 fn a_decision_names_its_event() {
     let (inbox, messages) = bounded(4);
     let (out, items) = bounded(4);

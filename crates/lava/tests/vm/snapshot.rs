@@ -21,6 +21,16 @@ echo three >&3; exec 3>&-
 echo DONE
 "#;
 
+const ASK: &str = r#"policy: ask-me
+default: allow
+rules:
+  - name: boot-code
+    when: trace.task_started && event.kind == "disk.write"
+    action: ask
+    within: 120
+    otherwise: deny
+"#;
+
 /// The process whose death the task waits for.
 fn waiter(events: &[Event]) -> Option<u32> {
     events.iter().find_map(|event| match &event.kind {
@@ -31,21 +41,33 @@ fn waiter(events: &[Event]) -> Option<u32> {
     })
 }
 
-/// Goes on from a snapshot of the session in that folder, has `meanwhile` done while the task waits, and then the task go on.
-fn go_on(from: &str, options: &[&str], meanwhile: impl FnOnce(&Path)) -> Ran {
+/// Goes on from a snapshot of the session in that folder, has `meanwhile` done while the task waits, and `then` once it goes on.
+fn go_on(from: &str, options: &[&str], meanwhile: impl FnOnce(&Path), then: impl FnOnce(&Path)) -> Ran {
     let out = tempfile::tempdir().unwrap();
     let mut run = lava();
     run.args(["run", "--timeout", "600", "--from", from, "--out"]).arg(out.path()).args(options);
     let child = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let runs = |event: &Event| matches!(event.kind, Kind::VmIntrospection { .. });
     until("it goes on, and is watched", || {
         let events = log(out.path());
-        let gone_on = events.iter().position(|event| matches!(event.kind, Kind::VmContinued { .. }));
-        gone_on.is_some_and(|at| events[at..].iter().any(runs))
+        let gone_on = events.iter().rposition(|event| matches!(event.kind, Kind::VmContinued { .. }));
+        gone_on.is_some_and(|at| events[at..].iter().any(|event| matches!(event.kind, Kind::VmIntrospection { .. })))
     });
     meanwhile(out.path());
     ctl(out.path(), &format!("kill {}", waiter(&log(out.path())).unwrap()));
+    then(out.path());
     read(&child.wait_with_output().unwrap(), out)
+}
+
+/// Asks what is refused while a question waits, and then answers that.
+fn answer(out: &Path) {
+    let asked = || log(out).iter().rev().find(|event| boot_code(event)).map(|event| event.seq);
+    until("the write waits", || asked().is_some() && !ctl(out, "questions").contains("nothing waits"));
+    for command in ["snapshot", "dump", "pause"] {
+        let output = lava().args(["ctl", "latest", command, "--out"]).arg(out).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && told.contains("a question waits for an answer"), "{command}: {told}");
+    }
+    ctl(out, &format!("decide {} allow", asked().unwrap()));
 }
 
 fn refused(arguments: &[&str], why: &str) -> Output {
@@ -109,10 +131,9 @@ fn check(ran: &Ran) {
     let replay = lava().arg("replay").arg(ran.session.dir()).output().unwrap();
     let replayed = String::from_utf8_lossy(&replay.stdout).into_owned();
     assert!(replayed.contains("the same as when it was recorded"), "{replayed}");
-    let alive = ran.events.iter().filter_map(|event| Some((event.process.as_ref()?, &event.kind)));
-    let regular =
-        |kind: &Kind| matches!(kind, Kind::FileWrite { file, .. } if file.file_type() == FileType::BlockDevice);
-    assert!(alive.into_iter().any(|(_, kind)| regular(kind)), "the write to the device is told");
+    let to_device =
+        |event: &Event| matches!(event.kind, Kind::FileWrite { file, .. } if file.file_type() == FileType::BlockDevice);
+    assert!(ran.events.iter().any(to_device), "the write to the device is told");
 }
 
 #[test]
@@ -133,7 +154,7 @@ fn a_moment_goes_on_otherwise() {
     // From a session that still runs.
     let dir = std::fs::read_dir(out.path()).unwrap().next().unwrap().unwrap().path();
     let second = format!("{}:2", dir.display());
-    let other = go_on(&second, &["--policy", "remediate", "--net", "refused"], |_| {});
+    let other = go_on(&second, &["--policy", "remediate", "--net", "refused"], |_| {}, |_| {});
     check(&other);
     assert_eq!(actions(&other), [Action::Remediate]);
 
@@ -150,22 +171,27 @@ fn a_moment_goes_on_otherwise() {
 
     let from = format!("{}:1", first.session.dir().display());
     let mut nested = None;
-    let ran = go_on(&from, &["--policy", "protect", "--trace", "api"], |out| {
-        assert!(ctl(out, "snapshot").starts_with("snapshots/1: "));
-        // Its folder goes with the session: what goes on from it is a copy, made while nothing is written.
-        ctl(out, "pause");
-        until("all is told", || {
-            let events = log(out);
-            matches!(&events.last().unwrap().kind, Kind::VmResponse { command, .. } if command == "pause")
-        });
-        let kept = tempfile::tempdir().unwrap();
-        let dir = std::fs::read_dir(out).unwrap().next().unwrap().unwrap().path();
-        let copied =
-            std::process::Command::new("cp").args(["-a", "--sparse=always"]).arg(&dir).arg(kept.path()).status();
-        assert!(copied.unwrap().success());
-        nested = Some((kept, dir.file_name().unwrap().to_owned()));
-        ctl(out, "resume");
-    });
+    let ran = go_on(
+        &from,
+        &["--policy", "protect", "--trace", "api"],
+        |out| {
+            assert!(ctl(out, "snapshot").starts_with("snapshots/1: "));
+            // Its folder goes with the session: what goes on from it is a copy, made while nothing is written.
+            ctl(out, "pause");
+            until("all is told", || {
+                let events = log(out);
+                matches!(&events.last().unwrap().kind, Kind::VmResponse { command, .. } if command == "pause")
+            });
+            let kept = tempfile::tempdir().unwrap();
+            let dir = std::fs::read_dir(out).unwrap().next().unwrap().unwrap().path();
+            let mut copy = std::process::Command::new("cp");
+            let copied = copy.args(["-a", "--sparse=always"]).arg(&dir).arg(kept.path()).status();
+            assert!(copied.unwrap().success());
+            nested = Some((kept, dir.file_name().unwrap().to_owned()));
+            ctl(out, "resume");
+        },
+        |_| {},
+    );
     check(&ran);
     assert_eq!(actions(&ran), [Action::Deny]);
     let manifest = ran.session.manifest();
@@ -191,17 +217,21 @@ fn a_moment_goes_on_otherwise() {
         ran.events[cut..].iter().any(|event| matches!(event.kind, Kind::ApiCall { .. })),
         "more is told from here on"
     );
+    let shown = lava().arg("show").arg(ran.session.dir()).output().unwrap();
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains(&format!("from:     snapshot 1 of session {session}: the first {cut} events")), "{shown}");
     let parent = manifest.parent.as_ref().expect("its parent");
     assert_eq!((&parent.session, parent.events), (&first.session.manifest().session, cut as u64));
 
     // And from a snapshot of a session that itself goes on.
     let (kept, id) = nested.expect("a copy");
-    let third = go_on(kept.path().join(id).to_str().unwrap(), &["--policy", "observe"], |_| {});
+    let policy = place.path().join("ask.yaml");
+    std::fs::write(&policy, ASK).unwrap();
+    let third = go_on(kept.path().join(id).to_str().unwrap(), &["--policy", policy.to_str().unwrap()], |_| {}, answer);
     check(&third);
-    assert_eq!(
-        (actions(&third), third.events.iter().filter(|event| matches!(event.kind, Kind::VmContinued { .. })).count()),
-        (vec![Action::Allow], 2)
-    );
+    assert_eq!(actions(&third), [Action::Allow]);
+    let times = third.events.iter().filter(|event| matches!(event.kind, Kind::VmContinued { .. })).count();
+    assert_eq!(times, 2);
 
     refuses(&first, &from);
 }
