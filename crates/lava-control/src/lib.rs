@@ -3,7 +3,7 @@
 //! One line of JSON is one request, one line the reply. The socket lies in the supervisor's folder beside the session's
 //! runtime folder. The microvisor listens there (`lava-microvisor/src/machine/control.rs`); `lava ctl` and the console ask.
 //!
-//! *Limits:* a request is answered within [`PATIENCE`] or not at all, and the client waits no longer than that; a memory dump may take minutes.
+//! *Limits:* a request is answered within [`PATIENCE`] or not at all, and the client waits no longer than that; a memory dump or a snapshot may take minutes.
 #![forbid(unsafe_code)]
 
 use std::io::{self, BufRead, BufReader, IoSlice, IoSliceMut, Read, Write};
@@ -51,6 +51,8 @@ pub enum Command {
     Screen,
     /// The guest's memory, into the session's folder: replied is the file's name and size.
     Dump,
+    /// Keep the micro-VM as it is now, in the session's folder, for sessions to go on from: replied is where, and its size.
+    Snapshot,
     /// Kill one process of the guest, with all its threads.
     Kill {
         /// Its number, as events tell it.
@@ -141,7 +143,7 @@ pub struct Question {
 
 impl Command {
     /// Those that are a word.
-    pub const WORDS: [Self; 9] = [
+    pub const WORDS: [Self; 10] = [
         Self::Status,
         Self::Pause,
         Self::Resume,
@@ -150,6 +152,7 @@ impl Command {
         Self::Registers,
         Self::Screen,
         Self::Dump,
+        Self::Snapshot,
         Self::Questions,
     ];
 
@@ -171,6 +174,7 @@ impl Command {
             Self::Registers => "registers",
             Self::Screen => "screen",
             Self::Dump => "dump",
+            Self::Snapshot => "snapshot",
             Self::Questions => "questions",
             Self::Type { .. } => "type",
             Self::Key { .. } => "key",
@@ -229,7 +233,7 @@ pub fn folder(runtime_dir: &Path) -> PathBuf {
 /// # Errors
 /// If nobody listens there, or what comes back is no reply. The inner error is the session's refusal.
 pub fn ask(runtime_dir: &Path, command: Command) -> io::Result<Answer> {
-    let limit = if command == Command::Dump { DUMP } else { PATIENCE };
+    let limit = if matches!(command, Command::Dump | Command::Snapshot) { DUMP } else { PATIENCE };
     let mut stream = send(runtime_dir, &command, limit)?;
     let mut line = String::new();
     BufReader::new((&mut stream).take(REPLY)).read_line(&mut line)?;

@@ -1,4 +1,5 @@
-//! What an overlay lies on: an image, and on it, where there is one, the sealed overlay of a template.
+//! What an overlay lies on: an image, and on it, where there is one, the sealed overlay of a template, or what a session had found that
+//! this one goes on from (`kept`).
 //!
 //! A sealed overlay is two files: the sparse overlay itself, and beside it its map (`.map`): a magic number, the disk's size, and
 //! one bit for each cluster of 4 KiB that is in the overlay.
@@ -8,6 +9,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use crate::kept::{Difference, pieces};
 use crate::regions::SECTOR;
 
 /// The unit in which an overlay holds bytes.
@@ -26,21 +28,42 @@ pub(crate) struct Base {
 
 #[derive(Debug)]
 struct Layer {
-    file: File,
+    bytes: Bytes,
     present: Vec<u64>,
+}
+
+/// Where a layer's bytes are.
+#[derive(Debug)]
+enum Bytes {
+    /// A sealed overlay: at their places in a file as long as the disk.
+    Sealed(File),
+    /// What was kept of a session's disk.
+    Kept(Difference),
 }
 
 impl Base {
     /// Opens an image, and the sealed overlay on it.
     pub(crate) fn open(image: &Path, layer: Option<&Path>) -> io::Result<Self> {
+        let mut base = Self::image(image)?;
+        base.layer = layer.map(|path| Layer::open(path, base.size)).transpose()?;
+        Ok(base)
+    }
+
+    /// Opens an image, and on it what a session had found, as its difference tells.
+    pub(crate) fn open_kept(image: &Path, found: &Path) -> io::Result<Self> {
+        let mut base = Self::image(image)?;
+        base.layer = Some(Layer::kept(Difference::open(found, base.size)?, base.size));
+        Ok(base)
+    }
+
+    fn image(image: &Path) -> io::Result<Self> {
         let mut image = File::open(image)?;
         let len = image.seek(SeekFrom::End(0))?;
         if len == 0 {
             return Err(invalid("the image is empty"));
         }
         let size = len.checked_next_multiple_of(SECTOR).ok_or_else(|| invalid("the image is too long"))?;
-        let layer = layer.map(|path| Layer::open(path, size)).transpose()?;
-        Ok(Self { image, len, size, layer })
+        Ok(Self { image, len, size, layer: None })
     }
 
     /// Bytes, a multiple of [`SECTOR`].
@@ -62,7 +85,7 @@ impl Base {
             let run_end = ((cluster + 1) * CLUSTER).min(end);
             let part = &mut buffer[(at - offset) as usize..(run_end - offset) as usize];
             if present {
-                layer.file.read_exact_at(part, at)?;
+                layer.read(at, part)?;
             } else {
                 self.read_image(at, part)?;
             }
@@ -104,7 +127,33 @@ impl Layer {
             return Err(invalid("the overlay is not as long as its image"));
         }
         let word = |bytes: &[u8]| bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-        Ok(Self { file, present: bits.chunks(8).map(word).collect() })
+        Ok(Self { bytes: Bytes::Sealed(file), present: bits.chunks(8).map(word).collect() })
+    }
+
+    fn kept(difference: Difference, size: u64) -> Self {
+        let mut present = vec![0; size.div_ceil(CLUSTER).div_ceil(64) as usize];
+        for (cluster, _) in difference.clusters() {
+            if let Some(word) = present.get_mut((cluster / 64) as usize) {
+                *word |= 1 << (cluster % 64);
+            }
+        }
+        Self { bytes: Bytes::Kept(difference), present }
+    }
+
+    /// Reads what is in the layer from its first byte to its last.
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        match &self.bytes {
+            Bytes::Sealed(file) => file.read_exact_at(buffer, offset),
+            Bytes::Kept(difference) => {
+                let mut at = offset;
+                for piece in pieces(offset, buffer) {
+                    let next = at + piece.len() as u64;
+                    difference.read(at / CLUSTER, at % CLUSTER, piece)?;
+                    at = next;
+                }
+                Ok(())
+            }
+        }
     }
 }
 

@@ -24,14 +24,14 @@ const ZEROES: u64 = 1 << 63;
 
 /// Clusters that a disk has otherwise than what is below it.
 #[derive(Debug)]
-struct Difference {
+pub(crate) struct Difference {
     file: File,
     /// Number, and where in the file it lies; `None`: zeroes.
     clusters: Vec<(u64, Option<u64>)>,
 }
 
 impl Difference {
-    fn open(path: &Path, size: u64) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path, size: u64) -> io::Result<Self> {
         let mut file = File::open(path)?;
         let mut head = [0; HEAD as usize];
         file.read_exact(&mut head)?;
@@ -61,8 +61,13 @@ impl Difference {
         Ok(Self { file, clusters })
     }
 
+    /// The clusters' numbers, ascending; false for those that are all zeroes.
+    pub(crate) fn clusters(&self) -> impl Iterator<Item = (u64, bool)> + '_ {
+        self.clusters.iter().map(|(number, place)| (*number, place.is_some()))
+    }
+
     /// Fills `buffer`, part of cluster `cluster` from its byte `within` on; false if it is not here.
-    fn read(&self, cluster: u64, within: u64, buffer: &mut [u8]) -> io::Result<bool> {
+    pub(crate) fn read(&self, cluster: u64, within: u64, buffer: &mut [u8]) -> io::Result<bool> {
         let Ok(found) = self.clusters.binary_search_by_key(&cluster, |(number, _)| *number) else { return Ok(false) };
         match self.clusters.get(found).and_then(|(_, place)| *place) {
             Some(place) => self.file.read_exact_at(buffer, place + within)?,
@@ -161,7 +166,7 @@ impl KeptDisk {
 }
 
 /// `buffer`, whose first byte lies at `offset`, cut where clusters end.
-fn pieces(offset: u64, buffer: &mut [u8]) -> impl Iterator<Item = &mut [u8]> {
+pub(crate) fn pieces(offset: u64, buffer: &mut [u8]) -> impl Iterator<Item = &mut [u8]> {
     let first = (CLUSTER - offset % CLUSTER).min(buffer.len() as u64) as usize;
     let (head, rest) = buffer.split_at_mut(first);
     std::iter::once(head).chain(rest.chunks_mut(CLUSTER as usize))
@@ -213,6 +218,36 @@ mod tests {
         let mut all = vec![0; disk.size() as usize];
         disk.read_into(0, &mut all).unwrap();
         all
+    }
+
+    /// As a snapshot does, and a session that goes on from it.
+    #[test]
+    fn a_disk_goes_on_where_it_was_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let (session, found, mut left) =
+            disks(folder.path(), &[(5050, 20, 1), (9000, 9000, 0), (LEN as u64 - 10, 10, 9)]);
+        assert!(session.keep(&at("before"), &at("after"), u64::MAX).unwrap());
+        assert_eq!(session.kept_at_most(), 6 * CLUSTER, "the template's cluster, and those written since");
+        let base = Base::open_kept(&at("image"), &at("before")).unwrap();
+        let next = Storage::create(base, &at("next")).unwrap();
+        next.take_over(&at("after")).unwrap();
+        let read = |storage: &Storage| {
+            let (mut now, mut below) = (vec![0; storage.size() as usize], vec![0; storage.size() as usize]);
+            storage.read(0, &mut now).unwrap();
+            storage.read_base(0, &mut below).unwrap();
+            (now, below)
+        };
+        assert!(read(&next) == (left.clone(), found.clone()));
+        next.change(range(5055, 5), Fill::Bytes(&[3; 5])).unwrap();
+        left[5055..5060].fill(3);
+        assert!(read(&next) == (left.clone(), found), "what was found stays");
+        // And once more: what was kept of the second is whole too.
+        assert!(next.keep(&at("before2"), &at("after2"), u64::MAX).unwrap());
+        let again = KeptDisk::open(&at("image"), &[&at("before2"), &at("after2")]).unwrap();
+        assert!(all(&again) == left);
+        std::fs::write(at("after"), b"LAVADIF1").unwrap();
+        assert!(next.take_over(&at("after")).is_err() && Base::open_kept(&at("image"), &at("after")).is_err());
     }
 
     proptest! {

@@ -40,6 +40,9 @@ pub struct DiskConfig {
     pub base: PathBuf,
     /// A sealed overlay on it ([`DiskView::seal`]), opened read-only: what a template's disk had become.
     pub layer: Option<PathBuf>,
+    /// The disk goes on from what was kept of another session's ([`DiskView::keep`]): what that had found, which takes the layer's place, and
+    /// what it left.
+    pub kept: Option<[PathBuf; 2]>,
     /// Where the overlay goes: a sparse file, which must not exist. It is left behind when the server stops.
     pub overlay: PathBuf,
     /// The Unix socket. An old *socket* of that name is replaced; it is removed when the server stops. Who may connect is
@@ -50,7 +53,7 @@ pub struct DiskConfig {
 /// Why a disk cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
-    /// The base cannot be opened or read, or is empty.
+    /// The base, or what lies on it, cannot be opened or read, or is empty.
     #[error("the disk image {} cannot be read: {source}", path.display())]
     Base {
         /// Its path.
@@ -123,15 +126,22 @@ impl DiskServer {
     /// # Errors
     /// [`DiskError`], one variant per thing that can be missing.
     pub fn start(config: DiskConfig, outlet: Arc<dyn Outlet>) -> Result<Self, DiskError> {
-        let DiskConfig { name, base, layer, overlay, socket } = config;
-        let opened = Base::open(&base, layer.as_deref());
-        let opened = opened.map_err(|source| DiskError::Base { path: layer.unwrap_or(base.clone()), source })?;
+        let DiskConfig { name, base, layer, kept, overlay, socket } = config;
+        let opened = match &kept {
+            Some([found, _]) => Base::open_kept(&base, found),
+            None => Base::open(&base, layer.as_deref()),
+        };
+        let below = layer.as_ref().or(kept.as_ref().map(|[found, _]| found)).unwrap_or(&base).clone();
+        let opened = opened.map_err(|source| DiskError::Base { path: below, source })?;
         let storage =
             Storage::create(opened, &overlay).map_err(|source| DiskError::Overlay { path: overlay, source })?;
         let storage = Arc::new(storage);
         let regions = Regions::parse(storage.size(), |offset, buffer| storage.read(offset, buffer))
             .map_err(|source| DiskError::Base { path: base, source })?;
         let regions = Arc::new(regions);
+        if let Some([_, left]) = kept {
+            storage.take_over(&left).map_err(|source| DiskError::Base { path: left, source })?;
+        }
         let listener = listen(&socket).map_err(|source| DiskError::Socket { path: socket.clone(), source })?;
         let listener = Arc::new(listener);
 
@@ -156,6 +166,11 @@ impl DiskServer {
     #[must_use]
     pub fn view(&self) -> DiskView {
         self.view.clone()
+    }
+
+    /// Tells what was only summed up so far.
+    pub fn tell_sums(&self) {
+        self.shared.gate.finish();
     }
 
     /// The first failure of the host's files (overlay's file system full, base unreadable), in a sentence. The guest got

@@ -19,6 +19,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
 use crate::base::{self, Base, CLUSTER};
+use crate::kept::Difference;
 use crate::{kept, lock};
 
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
@@ -89,7 +90,7 @@ impl Storage {
     }
 
     /// Keeps, as differences, what the session found and what it left. False, and no file, if these would be longer than `most`
-    /// together. Nothing may be written any more.
+    /// together. Nothing is written meanwhile.
     pub(crate) fn keep(&self, before: &Path, after: &Path, most: u64) -> io::Result<bool> {
         let found = base::set_bits(self.base.layer_words().iter().copied(), self.size);
         let left = base::set_bits(self.present.iter().map(|word| word.load(Ordering::Acquire)), self.size);
@@ -102,6 +103,33 @@ impl Storage {
             std::fs::remove_file(before)?;
         }
         written
+    }
+
+    /// Bytes that [`Storage::keep`] would write now at most, but for the clusters' numbers.
+    pub(crate) fn kept_at_most(&self) -> u64 {
+        let bits = |words: &mut dyn Iterator<Item = u64>| words.map(|word| u64::from(word.count_ones())).sum::<u64>();
+        let found = bits(&mut self.base.layer_words().iter().copied());
+        let left = bits(&mut self.present.iter().map(|word| word.load(Ordering::Acquire)));
+        (found + left) * CLUSTER
+    }
+
+    /// Makes what a session had written its own, as the difference tells that was kept of it: the guest goes on from there. Nobody uses
+    /// the disk yet.
+    pub(crate) fn take_over(&self, left: &Path) -> io::Result<()> {
+        let difference = Difference::open(left, self.size)?;
+        let mut buffer = [0; CLUSTER as usize];
+        for (cluster, has_bytes) in difference.clusters() {
+            let start = cluster * CLUSTER;
+            let end = (start + CLUSTER).min(self.size);
+            // Zeroes: the new overlay has nothing else.
+            if has_bytes {
+                let bytes = &mut buffer[..(end - start) as usize];
+                difference.read(cluster, 0, bytes)?;
+                self.overlay.write_all_at(bytes, start)?;
+            }
+            self.mark_present(Range { start, end });
+        }
+        Ok(())
     }
 
     /// The first failure of the host's files, if there was one.

@@ -57,12 +57,19 @@ impl DiskView {
     }
 
     /// Keeps, in two new files, what the session found and what it left, so that [`crate::KeptDisk`] reads both when the template and
-    /// the overlay are gone. False, and no file, if these would be longer than `most` bytes together. For a disk whose server has stopped.
+    /// the overlay are gone. False, and no file, if these would be longer than `most` bytes together. For a disk whose server has stopped, or
+    /// whose guest is held.
     ///
     /// # Errors
     /// What the host's files say; a file that exists is never overwritten.
     pub fn keep(&self, before: &Path, after: &Path, most: u64) -> io::Result<bool> {
         self.storage.keep(before, after, most)
+    }
+
+    /// Bytes that [`DiskView::keep`] would write now at most, but for some that tell where they belong.
+    #[must_use]
+    pub fn kept_at_most(&self) -> u64 {
+        self.storage.kept_at_most()
     }
 
     /// The watched parts of the disk, as its base is laid out.

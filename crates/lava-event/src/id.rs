@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 /// A session: one task opened in one micro-VM. A ULID in its 26-character text form, so it sorts by time and is unique
 /// across hosts. The microvisor makes it; this crate has neither clock nor randomness.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(
+    Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct SessionId(pub String);
 

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use crate::{
     Access, Action, ApiArgument, Credentials, DiskRegion, FileId, FileType, GapCause, GuestText, ImmutableArea,
-    NetEndpoint, ProcessRef, Protection, Protocol, Range, Sha256, Writer,
+    NetEndpoint, ProcessRef, Protection, Protocol, Range, SessionId, Sha256, Writer,
 };
 
 /// What was seen. The names in the attributes are the contract.
@@ -650,6 +650,17 @@ pub enum Kind {
         /// How long restoring it took, ns.
         restored_ns: u64,
     },
+    /// The micro-VM goes on where a snapshot of another session's was taken: every event before this one is that session's, and so is
+    /// what was decided there.
+    #[serde(rename = "vm.continued")]
+    VmContinued {
+        /// The other session.
+        session: SessionId,
+        /// The snapshot's number in it, from 1.
+        snapshot: u32,
+        /// How long restoring it took, ns.
+        restored_ns: u64,
+    },
     /// The task was handed to the guest.
     #[serde(rename = "vm.task")]
     VmTask {
@@ -773,10 +784,10 @@ pub enum Kind {
     /// A command from outside was carried out on the running micro-VM.
     #[serde(rename = "vm.response")]
     VmResponse {
-        /// `pause`, `resume`, `stop`, `discard`, `registers`, `screen`, `dump`, `kill PID`, `type "TEXT"`, `key KEYS`, `click X Y BUTTON`,
+        /// `pause`, `resume`, `stop`, `discard`, `registers`, `screen`, `dump`, `snapshot N`, `kill PID`, `type "TEXT"`, `key KEYS`, `click X Y BUTTON`,
         /// `control taken` and `control given back` (keyboard and pointer, in a live view of the screen).
         command: String,
-        /// `done`, or why it failed.
+        /// `done`, or why it failed; of a snapshot ([`crate::snapshots::done`]) also what was kept.
         outcome: String,
         /// Who asked: `analyst (user 1000)`, the host's user.
         by: String,
@@ -1028,6 +1039,7 @@ names! {
     VmStarted = "vm.started",
     VmIntrospection = "vm.introspection",
     VmCloned = "vm.cloned",
+    VmContinued = "vm.continued",
     VmTask = "vm.task",
     VmMember = "vm.member",
     VmTaskExit = "vm.task_exit",

@@ -26,7 +26,9 @@ mod kind;
 mod object;
 mod outlet;
 mod sentence;
+pub mod snapshots;
 mod task;
+mod task_tree;
 
 pub use decision::{Action, Decision};
 pub use dump::{MAX_DUMPS, memory_dumps};
@@ -42,3 +44,4 @@ pub use object::{
 };
 pub use outlet::{Artifact, Outlet, Produced};
 pub use task::is_address;
+pub use task_tree::TaskTree;

@@ -237,6 +237,10 @@ impl Kind {
             Self::VmCloned { template, restored_ns } => {
                 format!("micro-VM cloned from {template} in {} ms", restored_ns / 1_000_000)
             }
+            Self::VmContinued { session, snapshot, restored_ns } => {
+                let restored_ms = restored_ns / 1_000_000;
+                format!("micro-VM goes on from snapshot {snapshot} of session {session}, restored in {restored_ms} ms")
+            }
             Self::VmTask { command, .. } => format!("task handed over: {}", command.join(" ")),
             Self::VmMember { path, skipped: Some(why), .. } => format!("{path} was in the archive, not opened: {why}"),
             Self::VmMember { path, profile, .. } => {

@@ -8,6 +8,8 @@
 use lava_event::{SessionId, Sha256};
 use sha2::Digest;
 
+use crate::manifest::Parent;
+
 /// Problems listed by a verifier.
 const MAX_PROBLEMS: usize = 100;
 
@@ -81,6 +83,19 @@ impl Check {
     pub(crate) fn add(&mut self, file: &str, line: Option<u64>, what: &str, tampering: bool) {
         if self.problems.len() < MAX_PROBLEMS {
             self.problems.push(Problem { file: file.into(), line, what: what.into(), tampering });
+        }
+    }
+
+    /// Are the events that the log begins with those of the session that this one goes on from?
+    pub(crate) fn parent(&mut self, parent: &Parent, head: Sha256) {
+        if head != parent.chain {
+            let (events, session) = (parent.events, &parent.session);
+            self.add(
+                "events.jsonl",
+                None,
+                &format!("the first {events} events are not those of session {session}"),
+                true,
+            );
         }
     }
 

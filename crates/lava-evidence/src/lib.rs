@@ -37,6 +37,6 @@ mod writer;
 pub use chain::{ChainReport, Problem};
 pub use error::Error;
 pub use follow::Follow;
-pub use manifest::{ImageFacts, Manifest, PolicyFacts, State, TaskFacts};
+pub use manifest::{ImageFacts, Manifest, Parent, PolicyFacts, State, TaskFacts};
 pub use reader::{DISK, Events, Listed, MAX_LINE, Session};
 pub use writer::{MAX_ARTIFACT, MAX_ARTIFACTS_TOTAL, Outcome, SessionWriter};

@@ -65,6 +65,26 @@ pub struct PolicyFacts {
     pub sha256: Option<Sha256>,
 }
 
+/// The session that this one goes on from: its log begins with that one's events.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Parent {
+    /// The other session.
+    pub session: SessionId,
+    /// Number of the snapshot, from 1.
+    pub snapshot: u32,
+    /// How many of the log's first events are its.
+    pub events: u64,
+    /// The value of its chain behind them.
+    pub chain: Sha256,
+    /// Session time of the last of them, ns.
+    pub until_ns: u64,
+    /// When it had started, RFC 3339: what the times of these events count from.
+    pub started: String,
+    /// What it had gone on from itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Box<Parent>>,
+}
+
 /// `manifest.json`. The fields up to `options` and `mbr_before` are the caller's; the rest [`crate::SessionWriter`]
 /// fills in.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -91,7 +111,10 @@ pub struct Manifest {
     /// Name of the template it was cloned from, which is a hash of all that this was made from; none if it booted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
-    /// Hashes of what else had a part in it: `lava`, `qemu`, `vmlinuz`, and `rules` and `yara` over the files of Sigma and YARA rules.
+    /// The session that it goes on from, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Box<Parent>>,
+    /// Hashes of what else had a part in it: `lava`, `qemu`, `vmlinuz`, `disk` (the second one), and `rules` and `yara` over the files of Sigma and YARA rules.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub hashes: BTreeMap<String, Sha256>,
     /// What decided.
@@ -100,7 +123,7 @@ pub struct Manifest {
     /// The machine it ran on.
     #[serde(default)]
     pub host: String,
-    /// RFC 3339.
+    /// RFC 3339. Of a session that goes on from another: when it would have started, had it not been interrupted.
     pub started: String,
     /// RFC 3339.
     #[serde(default)]
@@ -163,6 +186,7 @@ impl Manifest {
             qemu: String::new(),
             tap: None,
             template: None,
+            parent: None,
             hashes: BTreeMap::new(),
             policy: PolicyFacts::default(),
             host: String::new(),

@@ -35,7 +35,12 @@ pub(crate) fn hashed() -> impl Iterator<Item = String> {
         "traffic.pcapng",
         "console.log",
     ];
-    ALWAYS.into_iter().map(str::to_owned).chain(lava_event::memory_dumps()).chain(DISK.map(str::to_owned))
+    ALWAYS
+        .into_iter()
+        .map(str::to_owned)
+        .chain(lava_event::memory_dumps())
+        .chain(DISK.map(str::to_owned))
+        .chain(lava_event::snapshots::paths())
 }
 
 /// A session: its folder, or its bundle, which is read without being unpacked.
@@ -197,6 +202,20 @@ impl Session {
         }
     }
 
+    /// The chain's value behind the log's first `events` lines, as it was written; `None` if there are not so many.
+    ///
+    /// # Errors
+    /// If the chain can't be read.
+    pub fn chain_behind(&self, events: u64) -> Result<Option<Sha256>, Error> {
+        let mut links = Lines::open(&self.place, "chain.txt")?;
+        while let Some(link) = links.next()? {
+            if links.number == events {
+                return Ok(std::str::from_utf8(&link).ok().and_then(|link| link.parse().ok()));
+            }
+        }
+        Ok(None)
+    }
+
     /// Holds the log against its chain, and the chain and the other files against the manifest.
     ///
     /// # Errors
@@ -206,6 +225,7 @@ impl Session {
         let mut events = Lines::open(&self.place, "events.jsonl")?;
         let mut links = Lines::open(&self.place, "chain.txt")?;
         let mut head = chain::start(&self.manifest.session);
+        let mut before = self.manifest.parent.as_deref().map(|parent| (parent, chain::start(&parent.session)));
         let (mut sealed, mut unsealed) = (0, 0);
         let (mut broken, mut unreadable) = (false, false);
         loop {
@@ -237,6 +257,13 @@ impl Session {
                 continue;
             };
             head = chain::next(&head, &line);
+            if let Some((parent, head)) = &mut before {
+                *head = chain::next(head, &line);
+                if events.number == parent.events {
+                    check.parent(parent, *head);
+                    before = None;
+                }
+            }
             if link == head.to_string().as_bytes() {
                 sealed += u64::from(!broken);
             } else if !broken {
@@ -253,6 +280,10 @@ impl Session {
             } else {
                 check.add("events.jsonl", Some(events.number), "is no event", true);
             }
+        }
+        if let Some((parent, _)) = before.filter(|(_, _)| !broken && !unreadable && self.manifest.chain_head.is_some())
+        {
+            check.parent(parent, head);
         }
         let mut cut = 0u64;
         while !unreadable && matches!(links.next(), Ok(Some(_))) {

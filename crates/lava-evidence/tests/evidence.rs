@@ -5,8 +5,8 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use lava_event::{Event, GuestText, Kind, NetEndpoint, Produced, Protocol, Sha256, Source};
-use lava_evidence::{Error, MAX_LINE, Outcome, Session, State, report, svg};
+use lava_event::{Event, GuestText, Kind, NetEndpoint, Produced, Protocol, SessionId, Sha256, Source};
+use lava_evidence::{Error, MAX_LINE, Manifest, Outcome, Parent, Session, State, report, svg};
 use tempfile::tempdir;
 
 fn change(session: &Session, file: &str, how: impl Fn(Vec<&str>) -> Vec<String>) {
@@ -106,6 +106,37 @@ fn a_crash_leaves_a_valid_prefix() {
     let check = session.verify_chain().unwrap();
     assert!(!check.intact() && !check.tampered(), "{:?}", check.problems);
     assert!(report::render(&session, &common::trace()).unwrap().contains("torn"));
+}
+
+/// A log that goes on from another session's begins with that one's events, and its manifest says what their chain was.
+#[test]
+fn a_session_goes_on_from_another_and_says_so_truly() {
+    let root = tempdir().unwrap();
+    let first = common::session(root.path());
+    let behind = |events| first.chain_behind(events).unwrap();
+    assert_eq!((behind(13), behind(14)), (first.manifest().chain_head, None));
+    let goes_on = |id: &str, events: u64, chain: Sha256, lines: usize| {
+        let id = SessionId(id.into());
+        let task = first.manifest().task.clone();
+        let mut manifest = Manifest::new(id.clone(), "0.1.0", task, "browser", "2026-11-24T10:00:00Z");
+        let (session, started) = (first.manifest().session.clone(), first.manifest().started.clone());
+        manifest.parent =
+            Some(Box::new(Parent { session, snapshot: 1, events, chain, until_ns: 1, started, parent: None }));
+        let mut writer = lava_evidence::SessionWriter::create(root.path(), &id, manifest).unwrap();
+        common::events().iter().take(lines).for_each(|event| writer.event(event).unwrap());
+        let session = writer.close(&common::trace(), Outcome { state: State::Closed, ..Outcome::default() }).unwrap();
+        assert_eq!(session.manifest().parent.as_ref().unwrap().events, events);
+        session.verify_chain().unwrap()
+    };
+    let check = goes_on("TRUE", 8, behind(8).unwrap(), 13);
+    assert!(check.intact(), "{:?}", check.problems);
+    for (id, events, chain, lines) in
+        [("OTHER", 8, behind(7).unwrap(), 13), ("SHORT", 8, behind(8).unwrap(), 7), ("MORE", 9, behind(8).unwrap(), 13)]
+    {
+        let check = goes_on(id, events, chain, lines);
+        let told = format!("the first {events} events are not those of session 01JD");
+        assert!(check.tampered() && check.problems[0].what.starts_with(&told), "{id}: {:?}", check.problems);
+    }
 }
 
 #[test]

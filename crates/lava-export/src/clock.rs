@@ -6,17 +6,25 @@ use lava_evidence::Manifest;
 use crate::Error;
 
 /// Turns session time into UTC. Exact as far as the host's clock was when the session began.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Clock {
     start: Timestamp,
     end: Timestamp,
+    /// Sessions that this one goes on from, the latest first: up to when (session time, ns) events are theirs, and when they began.
+    before: Vec<(u64, Timestamp)>,
 }
 
 impl Clock {
     pub(crate) fn of(manifest: &Manifest) -> Result<Self, Error> {
         let start = parse("started", &manifest.started)?;
         let end = manifest.ended.as_deref().map_or(Ok(start), |ended| parse("ended", ended))?;
-        Ok(Self { start, end })
+        let mut before = Vec::new();
+        let mut parent = manifest.parent.as_deref();
+        while let Some(known) = parent {
+            before.push((known.until_ns, parse("parent.started", &known.started)?));
+            parent = known.parent.as_deref();
+        }
+        Ok(Self { start, end, before })
     }
 
     /// When the session ended; when it began, if it was not closed.
@@ -32,7 +40,8 @@ impl Clock {
     /// A moment of the session. What no calendar can hold (a log from a stranger) is the latest that one can.
     pub(crate) fn at(&self, ns: u64) -> Timestamp {
         let since = SignedDuration::from_nanos(i64::try_from(ns).unwrap_or(i64::MAX));
-        self.start.checked_add(since).unwrap_or(Timestamp::MAX)
+        let theirs = self.before.iter().take_while(|(until_ns, _)| ns <= *until_ns).last();
+        theirs.map_or(self.start, |(_, start)| *start).checked_add(since).unwrap_or(Timestamp::MAX)
     }
 }
 
@@ -62,11 +71,19 @@ mod tests {
     #[test]
     fn session_time_is_time_of_day() {
         let start: Timestamp = "2026-11-25T06:52:44.429224634Z".parse().unwrap();
-        let clock = Clock { start, end: start };
+        let clock = Clock { start, end: start, before: Vec::new() };
         assert_eq!(micros(clock.at(1_000_000_000)), "2026-11-25T06:52:45.429224Z");
         assert_eq!(shortest(clock.at(570_776_000)), "2026-11-25T06:52:45Z");
         assert_eq!(shortest(clock.at(670_776_000)), "2026-11-25T06:52:45.1Z");
         assert_eq!(millis(clock.at(600_000_000)), "2026-11-25T06:52:45.029Z");
         assert!(micros(clock.at(u64::MAX)).starts_with("2319-"), "{}", micros(clock.at(u64::MAX)));
+
+        // What happened before a snapshot happened when the session ran that it was taken of.
+        let (day, hour) = (SignedDuration::from_hours(24), SignedDuration::from_hours(1));
+        let before = vec![(9_000_000_000, start - hour), (4_000_000_000, start - day)];
+        let clock = Clock { before, ..clock };
+        assert_eq!(micros(clock.at(4_000_000_000)), "2026-11-24T06:52:48.429224Z");
+        assert_eq!(micros(clock.at(4_000_000_001)), "2026-11-25T05:52:48.429224Z");
+        assert_eq!(micros(clock.at(9_000_000_001)), "2026-11-25T06:52:53.429224Z");
     }
 }

@@ -313,6 +313,7 @@ fn category(kind: &Kind) -> (&'static str, &'static [&'static str]) {
         Kind::VmStarted { .. }
         | Kind::VmIntrospection { .. }
         | Kind::VmCloned { .. }
+        | Kind::VmContinued { .. }
         | Kind::VmTask { .. }
         | Kind::VmMember { .. }
         | Kind::VmScreen { .. }

@@ -6,6 +6,7 @@
 //! * [`qmp`]: speaking with it.
 //! * [`stream`]: the tap's rings, the disk, the network and the microvisor itself merged into ONE ordered stream.
 //! * [`template`]: guests that have booted, saved, and cloned in a blink.
+//! * [`snapshot`]: a running one as it was at one moment, for others to go on from.
 //! * [`Session`]: one run of one task, start to end.
 //!
 //! *Boundary:* everything that comes from QEMU's process or from the guest is hostile: lengths are bounded, and what
@@ -19,6 +20,7 @@ pub mod passt;
 pub mod profile;
 pub mod qemu;
 pub mod qmp;
+pub mod snapshot;
 pub mod stream;
 pub mod template;
 
@@ -26,6 +28,7 @@ pub use lava_net::{Content as NetContent, ContentError as NetContentError, Mode 
 pub use machine::{Handle, MachineError, MachineReport, MachineSpec, Options, Origin, Questions, Session, Task};
 pub use profile::{Network, Profile, ProfileError, Profiles};
 pub use qemu::{Qemu, QemuError, Version};
+pub use snapshot::{Continuation, Snapshot, SnapshotError};
 pub use stream::{Item, Items, Reply};
 pub use template::{KernelPlace, Template, TemplateError, TemplateParts, TemplateStore};
 

@@ -15,7 +15,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use serde_json::{Value, json};
 
 const LINE_LIMIT: u64 = 1 << 20;
-/// To write a guest's memory to a file: 2 GiB take 15 s on an idle machine.
+/// To write a guest's memory to a file, or to read it: 2 GiB take 15 s on an idle machine.
 const DUMP: Duration = Duration::from_secs(300);
 
 /// Why a command was not carried out.
@@ -219,6 +219,40 @@ impl Qmp {
         self.completed(command, "query-dump", DUMP)
     }
 
+    /// Writes memory and devices' state of the stopped machine to `file` (mapped-ram: pages at their places, sparse). It can go on afterwards.
+    ///
+    /// # Errors
+    /// As [`Qmp::execute`], or if QEMU could not write it. One that has not run since the last time is refused.
+    pub fn save_whole(&mut self, file: BorrowedFd<'_>) -> Result<(), QmpError> {
+        // Nothing else wants the bandwidth: 0 is without a bound.
+        self.execute("migrate-set-parameters", Some(json!({ "max-bandwidth": 0 })))?;
+        self.whole("migrate", file)
+    }
+
+    /// Reads what [`Qmp::save_whole`] wrote into a machine that was started to wait for it. It does not run yet.
+    ///
+    /// # Errors
+    /// As [`Qmp::execute`], or if QEMU could not read it.
+    pub fn restore_whole(&mut self, file: BorrowedFd<'_>) -> Result<(), QmpError> {
+        self.whole("migrate-incoming", file)
+    }
+
+    fn whole(&mut self, command: &str, file: BorrowedFd<'_>) -> Result<(), QmpError> {
+        /// What QEMU calls the file among those that it was given.
+        const SET: u32 = 1;
+        self.capabilities(&[("x-ignore-shared", false), ("mapped-ram", true)])?;
+        self.send_with_file("add-fd", json!({ "fdset-id": SET }), file)?;
+        let done = self
+            .execute(command, Some(json!({ "uri": format!("file:/dev/fdset/{SET}") })))
+            .and_then(|_| self.completed(command, "query-migrate", DUMP));
+        // QEMU closes its own; one that it has let go of already is no set any more.
+        let closed = self.execute("remove-fd", Some(json!({ "fdset-id": SET })));
+        done.and(match closed {
+            Err(QmpError::Refused { .. }) => Ok(()),
+            closed => closed.map(drop),
+        })
+    }
+
     /// Makes the other end of `socket` a viewer of the screen, who speaks RFB and need not prove who they are.
     ///
     /// # Errors
@@ -231,7 +265,12 @@ impl Qmp {
 
     /// Gives QEMU an open file under a name.
     fn hand_over(&mut self, name: &str, file: BorrowedFd<'_>) -> Result<(), QmpError> {
-        let line = format!("{}\n", json!({ "execute": "getfd", "arguments": { "fdname": name } }));
+        self.send_with_file("getfd", json!({ "fdname": name }), file)
+    }
+
+    /// Carries out a command that takes an open file.
+    fn send_with_file(&mut self, command: &str, arguments: Value, file: BorrowedFd<'_>) -> Result<(), QmpError> {
+        let line = format!("{}\n", json!({ "execute": command, "arguments": arguments }));
         let files = [file];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut beside = SendAncillaryBuffer::new(&mut space);
@@ -241,7 +280,7 @@ impl Qmp {
             .map_err(|error| QmpError::Socket(error.into()))?;
         // The file went along with the first byte.
         self.stream.write_all(line.as_bytes().get(sent..).unwrap_or_default())?;
-        self.returned("getfd").map(drop)
+        self.returned(command).map(drop)
     }
 
     /// Stops the machine and writes the state of its devices to `file`; memory that is a shared file is not written.
@@ -267,8 +306,13 @@ impl Qmp {
     }
 
     fn ignore_shared(&mut self) -> Result<(), QmpError> {
-        let on = json!({ "capabilities": [{ "capability": "x-ignore-shared", "state": true }] });
-        self.execute("migrate-set-capabilities", Some(on)).map(drop)
+        self.capabilities(&[("x-ignore-shared", true)])
+    }
+
+    fn capabilities(&mut self, wanted: &[(&str, bool)]) -> Result<(), QmpError> {
+        let wanted: Vec<Value> =
+            wanted.iter().map(|(name, state)| json!({ "capability": name, "state": state })).collect();
+        self.execute("migrate-set-capabilities", Some(json!({ "capabilities": wanted }))).map(drop)
     }
 
     fn migrated(&mut self, command: &str) -> Result<(), QmpError> {

@@ -1,6 +1,7 @@
 //! The certificate authority of one session: it signs for every name that the guest asks for.
 //!
-//! Its key is made for the session and never leaves the process. One key serves for all hosts: they are one host.
+//! Its key is made for the session, and leaves the process only with a snapshot of it: the guest of a session that goes on from there
+//! trusts this authority and no other. One key serves for all hosts: they are one host.
 //!
 //! Limits: ECDSA P-256, TLS 1.2 and 1.3; [`CAPACITY`] names are remembered, what comes behind them is signed anew each time.
 
@@ -33,6 +34,8 @@ pub enum AuthorityError {
 /// An authority.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
+    /// Its key, PKCS#8 as PEM.
+    secret: String,
     /// Its own certificate.
     pem: String,
     key: KeyPair,
@@ -60,21 +63,37 @@ impl Authority {
     /// # Errors
     /// The system has no randomness.
     pub fn new() -> Result<Self, AuthorityError> {
+        Self::of(KeyPair::generate()?)
+    }
+
+    /// The one that has this key ([`Authority::secret`]): who trusts its certificate trusts what it signs.
+    ///
+    /// # Errors
+    /// It is no key.
+    pub fn restored(secret: &str) -> Result<Self, AuthorityError> {
+        Self::of(KeyPair::from_pem(secret)?)
+    }
+
+    fn of(root: KeyPair) -> Result<Self, AuthorityError> {
         let mut own = parameters(Vec::new())?;
         own.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         own.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         own.distinguished_name.push(DnType::CommonName, NAME);
-        let root = KeyPair::generate()?;
-        let pem = own.self_signed(&root)?.pem();
+        let (pem, secret) = (own.self_signed(&root)?.pem(), root.serialize_pem());
         let key = KeyPair::generate()?;
         let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let signing = ring::sign::any_ecdsa_type(&der)?;
-        Ok(Self { issuer: Issuer::new(own, root), pem, key, signing, signed: BTreeMap::new() })
+        Ok(Self { issuer: Issuer::new(own, root), secret, pem, key, signing, signed: BTreeMap::new() })
     }
 
     /// The certificate to trust, PEM.
     pub fn pem(&self) -> &str {
         &self.pem
+    }
+
+    /// Its key, PKCS#8 as PEM.
+    pub fn secret(&self) -> &str {
+        &self.secret
     }
 
     /// Our side of a connection to the host of this name or address; `log` is told its keys.

@@ -76,6 +76,8 @@ pub struct NetConfig {
     pub mode: Mode,
     /// What the simulated web has; for all else something is made up.
     pub content: Content,
+    /// Key of the authority that the guest trusts already ([`NetServer::authority`]); a new one is made if none is given.
+    pub authority: Option<String>,
     /// What waits for the policy ([`Outlet::ask`]), and can so be refused, or diverted to the simulated network in every mode.
     pub waits: Waits,
     /// A socket that passt has the other end of: [`Mode::Egress`] needs it, the other modes close it.
@@ -147,6 +149,7 @@ pub struct NetServer {
     wake: Option<UnixStream>,
     socket: PathBuf,
     certificate: Option<String>,
+    authority: Option<String>,
 }
 
 impl NetServer {
@@ -161,14 +164,20 @@ impl NetServer {
             Mode::Refuse if !config.waits.any() => None,
             mode => Some(World {
                 sinkhole: mode != Mode::Simulated,
-                ..World::new(config.content.clone(), Authority::new()?)
+                ..World::new(
+                    config.content.clone(),
+                    config.authority.as_deref().map_or_else(Authority::new, Authority::restored)?,
+                )
             }),
         };
+        // Kept for those that come later, also if this network signs nothing.
+        let own = world.as_ref().and_then(|world| world.authority.as_ref());
+        let authority = own.map(|own| own.secret().to_owned()).or(config.authority.clone());
         let certificate = world.as_ref().and_then(|world| world.authority.as_ref()).map(|own| own.pem().to_owned());
         let server = server::Server::new(config, world, outlet, woken)?;
         let thread = std::thread::Builder::new().name("lava-net".into()).spawn(move || server.run());
         match thread {
-            Ok(thread) => Ok(Self { thread: Some(thread), wake: Some(wake), socket, certificate }),
+            Ok(thread) => Ok(Self { thread: Some(thread), wake: Some(wake), socket, certificate, authority }),
             Err(error) => {
                 let _ = std::fs::remove_file(&socket);
                 Err(NetError::Thread(error))
@@ -180,6 +189,12 @@ impl NetServer {
     #[must_use]
     pub fn certificate(&self) -> Option<&str> {
         self.certificate.as_deref()
+    }
+
+    /// The key of the authority that the guest trusts, PKCS#8 as PEM, if there is one.
+    #[must_use]
+    pub fn authority(&self) -> Option<&str> {
+        self.authority.as_deref()
     }
 
     /// Ends the connection, completes the capture and removes the socket. Waits for an event that the [`Outlet`] is

@@ -5,6 +5,7 @@
 //!                                                                      answer (u64, consumer)
 //! 8     number of rings
 //! 16    bytes per ring        32  consumer state 0/1         data of ring i: HEADER + i * bytes per ring
+//!                             36  sums wanted 0/1 (u32, consumer)
 //!                             40  request (u64, consumer)
 //!                             48  outcome (u64, producer)
 //! ```
@@ -32,6 +33,7 @@ const AT_COUNT: usize = 8;
 const AT_CAPACITY: usize = 16;
 const AT_PRODUCER: usize = 28;
 const AT_CONSUMER: usize = 32;
+const AT_SUMS: usize = 36;
 const AT_REQUEST: usize = 40;
 const AT_OUTCOME: usize = 48;
 const HEADER: usize = 4096;
@@ -234,6 +236,12 @@ impl Producer {
         mine.then_some((number, about))
     }
 
+    /// True while the consumer wants to be told what was only added up so far.
+    #[must_use]
+    pub fn sums_are_wanted(&self) -> bool {
+        self.shared.map.u32(AT_SUMS).load(Ordering::Acquire) != 0
+    }
+
     /// Says what came of a request.
     pub fn done(&self, number: u32, outcome: u32) {
         self.shared.map.u64(AT_OUTCOME).store(word(number, outcome), Ordering::Release);
@@ -347,6 +355,11 @@ impl Requester {
         }
         request.store(0, Ordering::Release);
         None
+    }
+
+    /// Says whether the producer is to tell what it only added up so far, each time that it comes to rest.
+    pub fn want_sums(&self, wanted: bool) {
+        self.shared.map.u32(AT_SUMS).store(u32::from(wanted), Ordering::Release);
     }
 }
 
@@ -470,6 +483,10 @@ mod tests {
         let (_dir, consumer, producer) = pair(2, 4096);
         let mut requester = consumer.requester();
         assert_eq!(producer.request(), None);
+        for wanted in [false, true, false] {
+            requester.want_sums(wanted);
+            assert_eq!(producer.sums_are_wanted(), wanted);
+        }
         assert_eq!(requester.ask(7, Duration::ZERO), None, "nobody is there");
         assert_eq!(producer.request(), None, "and nobody is to do it later");
         let taker = std::thread::spawn(move || {

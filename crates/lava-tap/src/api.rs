@@ -115,6 +115,7 @@ pub type ExitCallback = extern "C" fn(id: PluginId, userdata: *mut c_void);
 
 unsafe extern "C" {
     pub fn qemu_plugin_register_vcpu_init_cb(id: PluginId, callback: VcpuCallback);
+    pub fn qemu_plugin_register_vcpu_idle_cb(id: PluginId, callback: VcpuCallback);
     pub fn qemu_plugin_register_vcpu_tb_trans_cb(id: PluginId, callback: TranslationCallback);
     pub fn qemu_plugin_register_atexit_cb(id: PluginId, callback: ExitCallback, userdata: *mut c_void);
     pub fn qemu_plugin_register_vcpu_insn_exec_cb(

@@ -1,4 +1,4 @@
-//! The plugin's arguments: `ring=FILE,kernel=FILE,origin=NS,ram=FILE,launcher=PATH,api=on,costs=on,ask=KIND+KIND,slide=N,
+//! The plugin's arguments: `ring=FILE,kernel=FILE,origin=NS,ram=FILE,launcher=PATH,task=FILE,api=on,costs=on,ask=KIND+KIND,slide=N,
 //! direct=N,phys=N`.
 
 use std::path::PathBuf;
@@ -18,6 +18,8 @@ pub struct Arguments {
     pub ram: Option<String>,
     /// Path in the guest of the program that starts the task: what it forks is the task's.
     pub launcher: String,
+    /// A file with the task's processes that live ([`crate::processes::read`]), if it has started already.
+    pub task: Option<PathBuf>,
     /// Whether every system call is told.
     pub api: bool,
     /// Where the kernel lies, if it runs already (a clone, a restored machine).
@@ -32,7 +34,7 @@ impl Arguments {
     /// Parses `key=value` words.
     pub fn parse<'a>(words: impl Iterator<Item = &'a str>) -> Result<Self, String> {
         let (mut ring, mut kernel, mut origin_ns) = (None, None, 0);
-        let (mut ram, mut launcher, mut api, mut costs) = (None, String::new(), false, false);
+        let (mut ram, mut launcher, mut task, mut api, mut costs) = (None, String::new(), None, false, false);
         let mut asks = Vec::new();
         let (mut slide, mut direct_map, mut phys_base) = (None, None, None);
         let number =
@@ -46,6 +48,7 @@ impl Arguments {
                 }
                 Some(("ram", value)) => ram = Some(value.to_owned()),
                 Some(("launcher", value)) => launcher = value.to_owned(),
+                Some(("task", value)) => task = Some(PathBuf::from(value)),
                 Some(("ask", value)) => asks = value.split('+').map(str::to_owned).collect(),
                 Some(("slide", value)) => slide = number(word, value)?,
                 Some(("direct", value)) => direct_map = number(word, value)?,
@@ -54,8 +57,7 @@ impl Arguments {
                 Some(("api", "on")) => api = true,
                 Some(("costs", "on")) => costs = true,
                 _ => {
-                    let takes =
-                        "ring=, kernel=, origin=, ram=, launcher=, api=on, costs=on, ask=, slide=, direct=, phys=";
+                    let takes = "ring=, kernel=, origin=, ram=, launcher=, task=, api=on, costs=on, ask=, slide=, direct=, phys=";
                     return Err(format!("`{word}` is no argument of the tap; it takes {takes}"));
                 }
             }
@@ -66,6 +68,7 @@ impl Arguments {
             origin_ns,
             ram,
             launcher,
+            task,
             api,
             asks,
             placement: match (slide, direct_map, phys_base) {
@@ -90,6 +93,7 @@ mod tests {
             "origin=7",
             "ram=/r",
             "launcher=/l",
+            "task=/t",
             "api=on",
             "costs=on",
             "ask=process.exec+file.open",
@@ -100,11 +104,11 @@ mod tests {
         let parsed = Arguments::parse(words.into_iter()).unwrap();
         let (ring, kernel) = ("/a".into(), "/b=c".into());
         let placement = Some(Placement { slide: 1, direct_map: 2, phys_base: 3 });
-        let (ram, launcher) = (Some("/r".into()), "/l".into());
+        let (ram, launcher, task) = (Some("/r".into()), "/l".into(), Some("/t".into()));
         let asks = vec!["process.exec".to_owned(), "file.open".to_owned()];
         assert_eq!(
             parsed,
-            Arguments { ring, kernel, origin_ns: 7, ram, launcher, api: true, asks, costs: true, placement }
+            Arguments { ring, kernel, origin_ns: 7, ram, launcher, task, api: true, asks, costs: true, placement }
         );
         for wrong in [
             &["ring=/a"][..],

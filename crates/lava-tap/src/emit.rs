@@ -40,7 +40,7 @@ impl Emitter {
 
     /// Session time, ns.
     pub fn now_ns(&self) -> u64 {
-        lava_ring::monotonic_ns().saturating_sub(self.origin_ns)
+        lava_ring::monotonic_ns().wrapping_sub(self.origin_ns)
     }
 
     /// An event that happens now. The time is set when it is sent.
@@ -108,6 +108,11 @@ impl Emitter {
     /// What the supervisor asks for, if nobody has taken it: its number, and what it is about.
     pub fn request(&self) -> Option<(u32, u32)> {
         self.producer.request()
+    }
+
+    /// Whether the supervisor wants to be told what was only added up so far.
+    pub fn sums_are_wanted(&self) -> bool {
+        self.producer.sums_are_wanted()
     }
 
     /// Says what came of it.

@@ -25,7 +25,7 @@ use crate::locate::{Locator, tell_existing};
 use crate::memory::{Bytes, Placement};
 use crate::missing::Missing;
 use crate::point::Point;
-use crate::processes::{Exes, TaskProcesses};
+use crate::processes::{self, Exes, TaskProcesses};
 use crate::ram::Ram;
 use crate::refuse::{Asks, Subject};
 use crate::registers::{Register, Registers};
@@ -129,6 +129,7 @@ pub unsafe extern "C" fn qemu_plugin_install(
             // SAFETY: registering callbacks of the right type during install is what the API is for.
             unsafe {
                 api::qemu_plugin_register_vcpu_init_cb(id, on_vcpu);
+                api::qemu_plugin_register_vcpu_idle_cb(id, on_idle);
                 api::qemu_plugin_register_vcpu_tb_trans_cb(id, on_translation);
                 api::qemu_plugin_register_atexit_cb(id, on_exit, std::ptr::null_mut());
             }
@@ -150,6 +151,7 @@ impl Tap {
         let kernel = Kernel::from_elf(&elf).map_err(|error| told(&error))?;
         let layout = Layout::resolve(&kernel.types, &kernel.symbols).map_err(|error| told(&error))?;
         let address = |name: &str| kernel.symbols.address(name).ok_or(format!("the kernel has no symbol {name}"));
+        let known = arguments.task.as_deref().map(processes::read).transpose()?;
         let mut missing = Missing::default();
         let asks = Asks::resolve(&kernel, arguments.asks, &mut missing);
         let hooks = hooks::resolve(&kernel, arguments.api, asks.about(Subject::Open), &mut missing);
@@ -183,7 +185,7 @@ impl Tap {
             integrity,
             by_address,
             hooks,
-            task: TaskProcesses::of(arguments.launcher),
+            task: TaskProcesses::of(&arguments.launcher, known),
             api,
             areas: missing.unless("mappings", Areas::resolve(&kernel)),
             unbacked: Unbacked::default(),
@@ -464,6 +466,16 @@ extern "C" fn on_vcpu(_id: PluginId, vcpu: c_uint) {
         }
         (Err(name), _) => eprintln!("lava-tap: this QEMU tells no register {name}: vCPU {vcpu} is not watched"),
         (_, None) => eprintln!("lava-tap: there is no ring for vCPU {vcpu}: it is not watched"),
+    });
+}
+
+/// A vCPU rests. The last one to do so when the machine is stopped is in no hook, and no other is: so nothing that the guest did before is
+/// told after.
+extern "C" fn on_idle(_id: PluginId, vcpu: c_uint) {
+    let Some(tap) = TAP.get().filter(|tap| tap.emitter.sums_are_wanted()) else { return };
+    tap.guarded(vcpu, || {
+        tap.open_files.tell_sums(&tap.emitter, vcpu);
+        tap.transfers.tell_sums(&tap.emitter, vcpu);
     });
 }
 

@@ -26,7 +26,7 @@ pub struct Ctl {
     session: String,
     /// pause and resume: the guest and the task's clock; stop: end in order; discard: end at once, the evidence is closed as
     /// usual; registers: of every vCPU; screen: keep its picture; dump: keep the guest's memory as
-    /// memory-N.elf in the session's folder; status: running or paused; questions: what waits for an answer; decide SEQ allow|deny|remediate:
+    /// memory-N.elf in the session's folder; snapshot: keep the micro-VM as it is, for `lava run --from SESSION` to go on from; status: running or paused; questions: what waits for an answer; decide SEQ allow|deny|remediate:
     /// answer it; kill PID: one process of the guest; and where the guest has a screen: type TEXT, key KEYS (ret, ctrl-c: QEMU's names),
     /// click X Y [left|middle|right] (a place of `lava screen`'s picture).
     #[arg(value_parser = words())]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use lava_event::Sha256;
+use lava_evidence::Manifest;
 use lava_guest::kernel::Kernel;
 use lava_image::Image;
 use lava_microvisor::{Profile, Profiles};
@@ -181,6 +182,13 @@ pub struct Guest {
 }
 
 impl Guest {
+    /// That kernel of the image.
+    pub fn of(image: Image, kernel: &str, release: String) -> Result<Self> {
+        let found = image.disk(kernel).zip(image.vmlinuz(kernel));
+        let (disk, vmlinuz) = found.with_context(|| format!("the guest image has no kernel {kernel}"))?;
+        Ok(Self { image, disk, vmlinuz, release })
+    }
+
     /// The kernel's ELF file, unpacked.
     pub fn kernel_elf(&self) -> Result<Vec<u8>> {
         unpack(&self.vmlinuz)
@@ -230,6 +238,24 @@ pub fn guest_of(name: &str, kernel: &str) -> Result<Guest> {
         }
     };
     Ok(Guest { image, disk, vmlinuz, release })
+}
+
+/// The image that a recorded session ran on, and which of its kernels: exactly that one.
+pub fn recorded_image(manifest: &Manifest) -> Result<(Image, String)> {
+    let recipe = manifest.image.recipe.context("its manifest names no guest image")?.to_string();
+    let kernel = manifest.options.get("kernel").context("its manifest names no kernel")?;
+    let image = places::images()?.list().into_iter().find(|image| image.manifest.recipe == recipe);
+    let image = image.filter(|image| {
+        let known = image.manifest.kernels.get(kernel).and_then(|kernel| kernel.disk_sha256.parse().ok());
+        known.is_some() && known == manifest.image.disk && image.disk(kernel).is_some()
+    });
+    let image = image.ok_or_else(|| {
+        anyhow!(
+            "the guest image it ran on ({}, kernel {kernel}) is not here any more: `lava image list`",
+            &recipe[..12]
+        )
+    })?;
+    Ok((image, kernel.clone()))
 }
 
 #[cfg(test)]

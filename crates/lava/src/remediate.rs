@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use lava_disk::{DiskView, KeptDisk};
 use lava_event::GuestText;
@@ -18,7 +18,7 @@ use lava_filesystem::{Changes, Entry, Limits, State};
 use lava_microvisor::qemu::CagedTools;
 use serde_json::json;
 
-use crate::{CLEAN, FAILED, Format, files, places, show};
+use crate::{CLEAN, FAILED, Format, files, prepare, show};
 
 /// Bytes of the longest difference that is kept of a session's disk.
 const MOST_KEPT: u64 = 256 << 20;
@@ -172,19 +172,8 @@ fn disk(session: &Session) -> Result<(KeptDisk, KeptDisk)> {
     if !is_file(&before) || !is_file(&after) {
         bail!("the disk of session {} was not kept", manifest.session);
     }
-    let recipe = manifest.image.recipe.context("its manifest names no guest image")?.to_string();
-    let kernel = manifest.options.get("kernel").context("its manifest names no kernel")?;
-    let image = places::images()?.list().into_iter().find(|image| image.manifest.recipe == recipe);
-    let image = image.filter(|image| {
-        let known = image.manifest.kernels.get(kernel).and_then(|kernel| kernel.disk_sha256.parse().ok());
-        known.is_some() && known == manifest.image.disk
-    });
-    let image = image.and_then(|image| image.disk(kernel)).ok_or_else(|| {
-        anyhow!(
-            "the guest image it ran on ({}, kernel {kernel}) is not here any more: `lava image list`",
-            &recipe[..12]
-        )
-    })?;
+    let (image, kernel) = prepare::recorded_image(manifest)?;
+    let image = image.disk(&kernel).context("the guest image has no such disk")?;
     Ok((KeptDisk::open(&image, &[&before])?, KeptDisk::open(&image, &[&before, &after])?))
 }
 

@@ -1,30 +1,32 @@
 //! `lava run`: one task, one micro-VM, one session.
 
+mod continuation;
+mod plan;
+
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Parser;
 use lava_analysis::Analysis;
 use lava_control::Question;
 use lava_detect::Detector;
 use lava_event::{Action, Decision, Event, Finding, Produced, SessionId, Verdict};
-use lava_evidence::{ImageFacts, Manifest, Outcome, PolicyFacts, SessionWriter, State, TaskFacts};
+use lava_evidence::{Outcome, PolicyFacts, SessionWriter, State};
 use lava_microvisor::{
-    Handle, Item, Items, MachineReport, MachineSpec, NetContent, Network, Options, Origin, Profile, Reply, Session,
-    Task,
+    Handle, Item, Items, MachineReport, MachineSpec, NetContent, Network, Options, Origin, Reply, Session,
 };
 use lava_policy::Policy;
 use lava_yara::Scanner;
 
 use crate::files;
-use crate::prepare::{self, Guest, TaskFile};
-use crate::template;
+use crate::prepare;
 use crate::terminal::{self, Live, Style};
 use crate::{CLEAN, FAILED, Format, THREAT, places};
 use crate::{baseline, egress, remediate, rules, yara};
+use plan::Start;
 
 /// How long a guest may take to start: under emulation on a busy machine that is long.
 pub const BOOT_TIMEOUT: Duration = Duration::from_secs(240);
@@ -44,8 +46,16 @@ enum Trace {
 #[derive(clap::Args)]
 pub struct Run {
     /// The untrusted file, or an address (http://..., https://...).
-    #[arg(value_name = "FILE|URL")]
-    task: PathBuf,
+    #[arg(value_name = "FILE|URL", required_unless_present = "from")]
+    task: Option<PathBuf>,
+    /// Go on where a snapshot of another session was taken (`lava ctl SESSION snapshot`), the last one or number N: the same micro-VM, which may be
+    /// answered otherwise from there on. No task is given: it is the other session's.
+    #[arg(
+        long,
+        value_name = "SESSION[:N]",
+        conflicts_with_all = ["task", "profile", "image", "password", "kernel", "root", "boot", "console"]
+    )]
+    from: Option<String>,
     /// How to open it: a profile's name, or the path of a profile's file. Recognised by content if not given.
     #[arg(long, value_name = "P")]
     profile: Option<String>,
@@ -96,7 +106,7 @@ pub struct Run {
     /// What the guest's network answers. `simulated`: every name has an address, every connection is accepted, HTTP, TLS and
     /// mail are answered. `refused`: no name and no connection. `none`: no network card. Nothing leaves the host in these.
     /// `egress`: the real network, through passt, for the names and connections that a rule of the policy allows; all else is refused.
-    /// Default: the profile's, or `simulated`.
+    /// Default: the profile's, or `simulated`; with --from as it was.
     #[arg(long, value_enum, value_name = "MODE")]
     net: Option<Net>,
     /// Folder with what the simulated web has: DIR/host/path, or DIR/_/path for any host. For all else something is made up.
@@ -148,30 +158,23 @@ impl Run {
 
     /// Runs the session; returns the exit code.
     pub fn run(&self) -> Result<u8> {
-        let task = prepare::task(&self.task)?;
         let (policy, policy_hash) = prepare::policy(&self.policy)?;
         let checked = rules::load_any(self.rules.as_deref())?;
         let loaded = yara::load_any(self.yara.as_deref())?;
-        let profile = prepare::profile(self.profile.as_deref(), &task)?.with_password(&self.password);
-        let usual = self.baseline.load(&profile.name)?;
-        let policy = policy.for_profile(&profile.name);
+        let plan = self.plan()?;
+        let usual = self.baseline.load(&plan.profile)?;
+        let policy = policy.for_profile(&plan.profile);
         let policy = if self.dry_run { policy.with_dry_run(true) } else { policy };
-        let (policy, nearby) = match self.network(&profile) {
+        let (policy, nearby) = match plan.network {
             Network::Egress => egress::bound(policy).map(|(policy, nearby)| (policy, Some(nearby)))?,
             _ => (policy, None),
         };
-        let (profile, members) = prepare::in_image(profile, self.image.as_deref())?;
-        let members = members.with_password(&self.password);
-        if let Some(disk) = self.disk.as_deref().filter(|disk| !disk.is_file()) {
-            bail!("the disk {}: no such file", disk.display());
-        }
-        if profile.scenario_disk && self.disk.is_none() {
-            bail!("the profile {} needs the programs of its scenario's disk: give it with --disk", profile.name);
-        }
-        let guest = prepare::guest(&profile, &self.kernel)?;
         let content = self.net_content.as_deref().map(NetContent::load).transpose()?.unwrap_or_default();
         let qemu = lava_microvisor::qemu::find()?;
         let tap = prepare::tap()?;
+        if let Start::Snapshot(before) = &plan.start {
+            before.check(qemu.version, &tap)?;
+        }
 
         let live = Live::new(self.format == Format::Jsonl);
         if let (Some(dir), Some(loaded)) = (&self.yara, &loaded) {
@@ -180,21 +183,15 @@ impl Run {
         if let Some(dir) = &self.rules {
             live.progress(&format!("Sigma rules of {}: {}", dir.display(), checked.summary()));
         }
-        let template = match self.boot {
-            true => None,
-            false => Some(template::ensure(
-                &profile,
-                &guest,
-                &tap,
-                self.disk.as_deref(),
-                self.network(&profile).mode().is_some(),
-                &|text| live.progress(text),
-            )?),
-        };
+        let template = plan.template(self.boot, &tap, &live)?;
 
         let id = SessionId(self.id.map_or_else(|| ulid::Ulid::new().to_string(), |id| id.to_string()));
-        let origin = Origin::now();
-        let mut manifest = self.manifest(&id, &task, &profile, &guest, origin);
+        let origin = match &plan.start {
+            Start::Task(_) => Origin::now(),
+            // Time goes on where it stood.
+            Start::Snapshot(before) => Origin::ago(before.parent.until_ns),
+        };
+        let mut manifest = plan.manifest(self, &id, origin);
         manifest.policy = PolicyFacts { name: policy.name().to_owned(), sha256: Some(policy_hash) };
         // Whoever decides the session anew has to know it.
         manifest.options.extend(nearby.map(|nearby| ("nearby".to_owned(), nearby.to_string())));
@@ -212,34 +209,41 @@ impl Run {
         let programs = [
             ("lava", std::env::current_exe().ok()),
             ("qemu", Some(qemu.path)),
-            ("vmlinuz", Some(guest.vmlinuz.clone())),
+            ("vmlinuz", Some(plan.guest.vmlinuz.clone())),
         ];
         let hashes = std::thread::spawn(move || prepare::hashes(programs));
-        let how = if self.boot { " (the guest boots first)" } else { "" };
-        live.progress(&format!("session {id}: opening {} as {}{how}", task.name, profile.name));
+        live.progress(&format!("session {id}: {}", plan.sentence(self.boot)));
         let asks = policy.waits_for().collect();
         // A template has it unpacked.
         let (kernel_file, unpacked) = match &template {
             Some(template) => (template.kernel(), None),
             None => {
-                let file = guest.kernel_file(evidence.dir())?;
+                let file = plan.guest.kernel_file(evidence.dir())?;
                 (file.path().to_path_buf(), Some(file))
             }
         };
-        let machine = self.machine(&id, evidence.dir(), &guest, &profile, (tap.path, kernel_file), origin);
+        let machine = plan.machine(self, &id, evidence.dir(), (tap.path, kernel_file), origin);
         let mut spec = MachineSpec { template, asks, net_content: content, ..machine };
         spec.scratch.extend(unpacked.as_ref().map(|file| file.path().to_path_buf()));
         let options =
             Options { reboot: self.reboot, linger: LINGER, console: self.console, root: self.root, save_to: None };
-        let task = Task { name: task.name, content: task.content, profile, members };
         let mut analysis = Analysis::with_detector(Detector::with_rules(checked.rules))
             .with_baseline(usual.map(|chosen| chosen.baseline));
-        let (ended, report) = match Session::run(spec, Some(task), options) {
+        let mut scanner = loaded.as_ref().map(|loaded| Scanner::new(&loaded.rules));
+        let started = match plan.start {
+            Start::Task(task) => Ok(Some(*task)),
+            Start::Snapshot(before) => {
+                let fed = before
+                    .feed(|produced| self.observe(&produced, (&mut analysis, scanner.as_mut()), &mut evidence, &live));
+                fed.map(|()| None)
+            }
+        };
+        let started = started.and_then(|task| Ok(Session::run(spec, task, options)?));
+        let (ended, report) = match started {
             Ok((items, handle)) => {
                 let stop = handle.stopper();
                 // Only the first Ctrl-C is ours; it ends the session in order.
                 let _ = ctrlc::set_handler(move || stop("interrupted"));
-                let scanner = loaded.as_ref().map(|loaded| Scanner::new(&loaded.rules));
                 let ended = self.consume(items, &handle, (&mut analysis, scanner, &policy), &mut evidence, &live);
                 (ended, handle.wait())
             }
@@ -249,77 +253,25 @@ impl Run {
                     detail: Some(error.to_string()),
                     ..Default::default()
                 };
-                (Err(error.into()), report)
+                (Err(error), report)
             }
         };
         evidence.manifest_mut().hashes.extend(hashes.join().unwrap_or_default());
         self.finish(ended, &report, &analysis, evidence)
     }
 
-    fn network(&self, profile: &Profile) -> Network {
-        self.net.map(Network::from).or(profile.network).unwrap_or_default()
-    }
-
-    fn manifest(&self, id: &SessionId, task: &TaskFile, profile: &Profile, guest: &Guest, origin: Origin) -> Manifest {
-        let started = jiff::Timestamp::try_from(origin.time).unwrap_or_default().to_string();
-        let facts = TaskFacts { name: task.name.clone(), sha256: task.sha256, size: task.content.len() as u64 };
-        let mut manifest = Manifest::new(id.clone(), env!("CARGO_PKG_VERSION"), facts, &profile.name, &started);
-        let known = guest.image.manifest.kernels.get(&self.kernel);
-        manifest.image = ImageFacts {
-            recipe: guest.image.manifest.recipe.parse().ok(),
-            kernel: guest.release.clone(),
-            disk: known.and_then(|known| known.disk_sha256.parse().ok()),
-        };
-        manifest.host = places::host();
-        manifest.options = [
-            ("kernel", self.kernel.clone()),
-            ("timeout", self.timeout.to_string()),
-            ("reboot", self.reboot.to_string()),
-            ("boot", self.boot.to_string()),
-            ("root", self.root.to_string()),
-            ("net", format!("{:?}", self.network(profile)).to_lowercase()),
-            ("net_content", self.net_content.as_ref().map(|dir| dir.display().to_string()).unwrap_or_default()),
-            ("dry_run", self.dry_run.to_string()),
-            ("yara", self.yara.as_ref().map(|dir| dir.display().to_string()).unwrap_or_default()),
-            ("rules", self.rules.as_ref().map(|dir| dir.display().to_string()).unwrap_or_default()),
-            ("disk", self.disk.as_ref().map(|disk| disk.display().to_string()).unwrap_or_default()),
-        ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .into();
-        manifest
-    }
-
-    fn machine(
+    /// Prints an event, keeps it, and thinks about it.
+    fn observe(
         &self,
-        id: &SessionId,
-        dir: &Path,
-        guest: &Guest,
-        profile: &Profile,
-        (tap, kernel_file): (PathBuf, PathBuf),
-        origin: Origin,
-    ) -> MachineSpec {
-        MachineSpec {
-            image: guest.disk.clone(),
-            scratch: overlays(dir).into(),
-            kernel_file,
-            kernel: guest.release.clone(),
-            scenario_disk: self.disk.clone(),
-            memory_mib: profile.memory_mib,
-            display: profile.display,
-            vcpus: VCPUS,
-            tap: Some(tap),
-            launcher: lava_microvisor::machine::LAUNCHER.to_owned(),
-            net: self.network(profile).mode(),
-            net_content: NetContent::default(),
-            api_trace: self.trace == Some(Trace::Api),
-            asks: Vec::new(),
-            session_dir: dir.to_path_buf(),
-            runtime_dir: lava_control::runtime(id),
-            template: None,
-            boot_timeout: BOOT_TIMEOUT,
-            timeout: Duration::from_secs(self.timeout),
-            origin,
-        }
+        produced: &Produced,
+        minds: (&mut Analysis, Option<&mut Scanner<'_>>),
+        evidence: &mut SessionWriter,
+        live: &Live,
+    ) -> Result<()> {
+        self.print(produced);
+        live.event(&produced.event);
+        take(produced, minds, evidence, live)?.iter().for_each(|finding| live.finding(finding));
+        Ok(())
     }
 
     /// Takes the stream to its end. If the evidence can't be written any more, the session is stopped, and what still
@@ -344,14 +296,9 @@ impl Run {
                 }
                 continue;
             }
-            self.print(&produced);
-            live.event(&produced.event);
-            match take(&produced, (analysis, scanner.as_mut()), evidence, live) {
-                Ok(findings) => findings.iter().for_each(|finding| live.finding(finding)),
-                Err(error) => {
-                    handle.stop("the evidence could not be written");
-                    failure = Some(error);
-                }
+            if let Err(error) = self.observe(&produced, (analysis, scanner.as_mut()), evidence, live) {
+                handle.stop("the evidence could not be written");
+                failure = Some(error);
             }
             if let Some(reply) = reply {
                 let (decision, faults) = policy.decide(&produced.event, &analysis.view(&produced.event));

@@ -48,6 +48,10 @@ pub fn session(name: &str, out: Option<&Path>) -> Result<()> {
     writeln!(out, "task:     {} ({} bytes, sha256 {})", manifest.task.name, manifest.task.size, manifest.task.sha256)?;
     writeln!(out, "profile:  {}   policy: {}", manifest.profile, manifest.policy.name)?;
     writeln!(out, "guest:    Linux {}, QEMU {}", manifest.image.kernel, manifest.qemu)?;
+    if let Some(parent) = &manifest.parent {
+        let lava_evidence::Parent { session, snapshot, events, .. } = &**parent;
+        writeln!(out, "from:     snapshot {snapshot} of session {session}: the first {events} events are that one's")?;
+    }
     writeln!(out, "time:     {} to {}", manifest.started, manifest.ended.as_deref().unwrap_or("(not closed)"))?;
     writeln!(
         out,

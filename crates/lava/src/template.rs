@@ -170,6 +170,7 @@ fn build(
         runtime_dir: lava_control::runtime(&id),
         scratch: vec![draft.to_path_buf()],
         template: None,
+        from: None,
         boot_timeout: run::BOOT_TIMEOUT,
         timeout: WARM,
         origin: lava_microvisor::Origin::now(),

@@ -93,6 +93,7 @@ impl Live {
                     if missing.is_empty() { String::new() } else { format!("; MISSING: {}", missing.join("; ")) };
                 format!("introspection ready: {} hooks{missing}", hooks.len())
             }
+            Kind::VmContinued { .. } => event.kind.sentence(),
             Kind::VmTask { name, command, .. } => format!("task {name} opened: {}", command.join(" ")),
             Kind::VmMember { command, .. } if command.is_empty() => event.kind.sentence(),
             Kind::VmMember { path, command, .. } => format!("{path} of the archive opened: {}", command.join(" ")),

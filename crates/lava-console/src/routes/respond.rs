@@ -74,7 +74,7 @@ pub async fn decide(
 /// What a running session is told to do.
 #[derive(Deserialize, ToSchema)]
 pub struct Respond {
-    /// `status`, `pause`, `resume`, `stop`, `discard`, `registers`, `questions` or `kill`.
+    /// `status`, `pause`, `resume`, `stop`, `discard`, `registers`, `snapshot`, `questions` or `kill`.
     command: String,
     /// `kill`: the process in the guest.
     #[serde(default)]

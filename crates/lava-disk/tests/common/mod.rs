@@ -75,6 +75,7 @@ pub fn config(folder: &Path) -> DiskConfig {
     DiskConfig {
         name: "vda".to_owned(),
         layer: None,
+        kept: None,
         base: folder.join("base"),
         overlay: folder.join("overlay"),
         socket: folder.join("socket"),

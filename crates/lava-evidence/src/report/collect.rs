@@ -96,6 +96,7 @@ impl Collected {
                 keep = true;
             }
             Kind::VmStarted { .. }
+            | Kind::VmContinued { .. }
             | Kind::VmTask { .. }
             | Kind::VmMember { .. }
             | Kind::VmTaskExit { .. }

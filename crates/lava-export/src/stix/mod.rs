@@ -73,7 +73,7 @@ const fn graded(grade: Grade) -> u8 {
 
 impl<'a> Bundle<'a> {
     fn new(summary: &'a Summary) -> Self {
-        let observables = Observables::new(&summary.manifest.session, summary.clock, &summary.things);
+        let observables = Observables::new(&summary.manifest.session, summary.clock.clone(), &summary.things);
         let created = millis(summary.clock.end());
         let identity = format!("identity--{}", ids::as_v4(ids::of("identity", "lava")));
         Self {
@@ -234,7 +234,7 @@ impl<'a> Bundle<'a> {
     }
 
     fn seen_at(&mut self, name: &str, mut refs: Vec<String>, (first, last): (u64, u64), count: u64) -> String {
-        let clock = self.summary.clock;
+        let clock = &self.summary.clock;
         let mut known = BTreeSet::new();
         refs.retain(|id| known.insert(id.clone()));
         refs.truncate(REFS);

@@ -9,6 +9,7 @@ mod kill;
 mod members;
 mod respond;
 mod screen;
+mod snapshot;
 
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -110,6 +111,12 @@ struct Life {
     screen: Option<Screen>,
     /// Memory dumps that were kept.
     dumps: usize,
+    /// Since when the guest stands still for a moment, for a dump or a snapshot.
+    frozen: Option<Instant>,
+    /// A snapshot was taken since the guest was last stopped.
+    taken_since_pause: bool,
+    /// The task is an archive.
+    unpacks: bool,
     questions: Arc<Questions>,
     _control: Option<Control>,
 }
@@ -135,6 +142,9 @@ pub(super) fn live(
         has_screen: spec.display,
         screen: spec.display.then(Screen::default),
         dumps: 0,
+        frozen: None,
+        taken_since_pause: false,
+        unpacks: false,
         questions: Arc::clone(questions),
         _control: None,
     };
@@ -159,13 +169,10 @@ pub(super) fn live(
 impl Life {
     fn play(&mut self, spec: &MachineSpec, task: Option<&Task>, options: &Options) -> Result<(), End> {
         self.connect()?;
-        if let Some(state) = self.machine.state.take() {
-            self.restore(&state, spec)?;
-        }
-        self.machine.report.ready_ns = Some(self.ready(spec.boot_timeout)?);
-        self.trust()?;
-        if let Some(task) = task {
-            self.run_task(spec, task, options)?;
+        if let Some(from) = self.machine.from.take() {
+            self.go_on(&from, spec)?;
+        } else {
+            self.begin(spec, task, options)?;
         }
         self.linger(options.linger)?;
         if options.save_to.is_some() {
@@ -176,6 +183,16 @@ impl Life {
             self.linger(options.linger)?;
         }
         Ok(())
+    }
+
+    /// From the guest's start, or its template, to the task's end.
+    fn begin(&mut self, spec: &MachineSpec, task: Option<&Task>, options: &Options) -> Result<(), End> {
+        if let Some(state) = self.machine.state.take() {
+            self.restore(&state, spec)?;
+        }
+        self.machine.report.ready_ns = Some(self.ready(spec.boot_timeout)?);
+        self.trust()?;
+        task.map_or(Ok(()), |task| self.run_task(spec, task, options))
     }
 
     fn connect(&mut self) -> Result<(), End> {
@@ -359,6 +376,7 @@ impl Life {
         let path = task.profile.guest_path(&task.name);
         let content = Artifact::new(&task.content);
         let unpacks = task.profile.unpacked(&path);
+        self.unpacks = unpacks.is_some();
         let kind = Kind::VmTask {
             name: task.name.clone(),
             path: path.clone(),
@@ -390,6 +408,11 @@ impl Life {
     fn open(&mut self, header: &Value, content: &[u8], limit: Duration, deadline: Instant) -> Result<Option<i64>, End> {
         self.task_runs = true;
         self.say(header, content)?;
+        self.watch_task(limit, deadline)
+    }
+
+    /// Waits for the end of what the launcher has opened; its exit code, if it had one.
+    fn watch_task(&mut self, limit: Duration, deadline: Instant) -> Result<Option<i64>, End> {
         let outcome = self.outcome(limit, deadline);
         // How the screen looks at the end, be it that the time is up.
         match &outcome {

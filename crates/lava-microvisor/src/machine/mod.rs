@@ -34,6 +34,7 @@ use lava_ring::RingError;
 use crate::passt::PasstError;
 use crate::profile::{Profile, Profiles};
 use crate::qemu::QemuError;
+use crate::snapshot::Continuation;
 use crate::stream::{Items, QUEUE};
 use crate::template::Template;
 use life::Happening;
@@ -82,6 +83,9 @@ pub struct MachineSpec {
     pub scratch: Vec<PathBuf>,
     /// Clone this template instead of booting. Image, disks, memory and vCPUs must be those it was made from.
     pub template: Option<Template>,
+    /// Go on from a snapshot instead of booting: no task is sent, the one that runs in it is waited for. Image, disks, memory, vCPUs and
+    /// network card must be those it was made with.
+    pub from: Option<Continuation>,
     /// How long the guest may take until its launcher is ready.
     pub boot_timeout: Duration,
     /// How long the task may take.
@@ -104,6 +108,16 @@ impl Origin {
     #[must_use]
     pub fn now() -> Self {
         Self { time: SystemTime::now(), monotonic_ns: lava_ring::monotonic_ns() }
+    }
+
+    /// So long ago. On the monotonic clock that may be before the host's boot, which wraps; so do the times that are counted from it.
+    #[must_use]
+    pub fn ago(ns: u64) -> Self {
+        let Self { time, monotonic_ns } = Self::now();
+        Self {
+            time: time.checked_sub(Duration::from_nanos(ns)).unwrap_or(SystemTime::UNIX_EPOCH),
+            monotonic_ns: monotonic_ns.wrapping_sub(ns),
+        }
     }
 }
 
@@ -278,7 +292,7 @@ impl Handle {
 pub struct Session;
 
 impl Session {
-    /// Starts the micro-VM and its life: boot, task, linger, restart if asked for, end.
+    /// Starts the micro-VM and its life: boot, task, linger, restart if asked for, end. With [`MachineSpec::from`] it begins in the middle of the task.
     ///
     /// # Errors
     /// [`MachineError`], if QEMU, a file or a resource is missing. What happens later is told by events and the report.

@@ -23,6 +23,7 @@ use crate::qemu::command::{Layout, Tap};
 use crate::qemu::limits::Limits;
 use crate::qemu::process::{Process, Start};
 use crate::qemu::users::{User, choose_user};
+use crate::snapshot::{Continuation, Shape};
 use crate::stream::{Feeder, Item, Merger, QUEUE, Summary, Trouble};
 
 /// Room of one vCPU's ring, bytes: some ten thousand events.
@@ -89,6 +90,10 @@ pub(super) struct Machine {
     pub session_dir: PathBuf,
     /// Clone: where QEMU finds the devices' state.
     pub state: Option<PathBuf>,
+    /// What it goes on from.
+    pub from: Option<Continuation>,
+    /// What it is made of, for a snapshot.
+    pub shape: Shape,
     /// Where QEMU may write what is to be saved.
     pub save_to: Option<PathBuf>,
     /// The address of the guest's network card, if it has one.
@@ -120,6 +125,7 @@ pub(super) fn set_up(
         None => None,
     };
     // A clone's memory is private to QEMU and takes what the guest writes.
+    let from = spec.from.as_ref();
     check_room(&runtime.path, SPARE_MIB + if clone.is_some() { 0 } else { u64::from(memory_mib) })?;
     let (inbox, messages) = bounded(QUEUE);
     let origin_ns = spec.origin.monotonic_ns;
@@ -134,6 +140,7 @@ pub(super) fn set_up(
             name: name.to_owned(),
             base: base.clone(),
             layer: spec.template.as_ref().map(|template| template.layer(name)),
+            kept: from.map(|from| from.snapshot.disk(name)),
             overlay,
             socket: socket.clone(),
         };
@@ -141,7 +148,11 @@ pub(super) fn set_up(
         runtime.give(&socket)?;
     }
     let capture = spec.session_dir.join("traffic.pcapng");
-    let mac = if clone.is_some() { fresh_mac() } else { MAC };
+    let mac = match from {
+        Some(from) => from.snapshot.shape.mac.unwrap_or(MAC),
+        None if clone.is_some() => fresh_mac(),
+        None => MAC,
+    };
     let (passt, uplink) = match spec.net {
         Some(Mode::Egress) => {
             let (passt, uplink) = Passt::start(user, mac)?;
@@ -155,7 +166,9 @@ pub(super) fn set_up(
             let (socket, content) = (runtime.at("net"), spec.net_content.clone());
             let waits = lava_net::Waits::of(&spec.asks);
             let mac_of_guest = Some(mac);
-            let net = NetConfig { socket: socket.clone(), capture, mac_of_guest, mode, content, waits, uplink };
+            let authority = from.and_then(|from| from.snapshot.shape.authority.clone());
+            let net =
+                NetConfig { socket: socket.clone(), capture, mac_of_guest, mode, content, waits, authority, uplink };
             let net = NetServer::start(net, outlet)?;
             runtime.give(&socket)?;
             Some(net)
@@ -169,6 +182,7 @@ pub(super) fn set_up(
         display: spec.display,
         ram: clone.as_ref().map_or_else(|| runtime.at("ram"), |(ram, _)| ram.clone()),
         clone: clone.is_some(),
+        restored: clone.is_some() || from.is_some(),
         disks: ["vda", "vdb"][..disks.len()].iter().map(|name| runtime.at(name)).collect(),
         net: net.is_some().then(|| (runtime.at("net"), MAC)),
         qmp: runtime.at("qmp"),
@@ -180,7 +194,7 @@ pub(super) fn set_up(
     let mut report = MachineReport {
         qemu: qemu.version.to_string(),
         user,
-        mbr_sha256_before: mbr(&views),
+        mbr_sha256_before: mbr_before(&views),
         disks: views,
         ..MachineReport::default()
     };
@@ -197,15 +211,27 @@ pub(super) fn set_up(
     let process = Process::spawn(&start, |pid, group| owner.note(pid, group))?;
     report.unbounded = process.unbounded().map(str::to_owned);
     report.owner = Some(owner);
-    let kind = Kind::VmStarted { qemu: report.qemu.clone(), kernel: spec.kernel.clone() };
-    feeder.emit(Event::new(begun, Source::Microvisor, kind).into());
+    if from.is_none() {
+        let kind = Kind::VmStarted { qemu: report.qemu.clone(), kernel: spec.kernel.clone() };
+        feeder.emit(Event::new(begun, Source::Microvisor, kind).into());
+    }
 
+    let shape = Shape {
+        qemu: report.qemu.clone(),
+        memory_mib,
+        vcpus,
+        display: spec.display,
+        mac: spec.net.map(|_| mac),
+        disks: disks.len(),
+        authority: net.as_ref().and_then(NetServer::authority).map(str::to_owned),
+    };
+    let seq = from.map_or(0, |from| from.seq);
     let (alarm, clock) = (happenings.clone(), Arc::clone(&feeder));
     let merger = std::thread::Builder::new().name("merger".into()).spawn(move || {
         // Not blocking: the machine's thread, which empties that queue, may itself wait for the merger.
         let trouble = |trouble: Trouble| drop(alarm.try_send(Happening::Trouble(trouble)));
         let rings = rings.map(|rings| Box::new(rings) as Box<_>);
-        Merger::new(rings, out, &trouble).run(&messages, &|| clock.now_ns())
+        Merger::new(rings, out, &trouble, seq).run(&messages, &|| clock.now_ns())
     });
     let merger = merger.map_err(|source| MachineError::Io { what: "no thread for", path: "merger".into(), source })?;
     Ok(Machine {
@@ -223,6 +249,8 @@ pub(super) fn set_up(
         requests,
         ram: layout.ram,
         state: clone.map(|(_, state)| state),
+        from: spec.from.clone(),
+        shape,
         save_to: None,
         mac: spec.net.map(|_| mac),
         report,
@@ -237,17 +265,33 @@ fn prepare_tap(spec: &MachineSpec, runtime: &Runtime, cage: &mut Cage) -> Result
     let ring = runtime.at("ring");
     let rings = Ring::create(&ring, spec.vcpus, RING)?;
     runtime.give(&ring)?;
+    let task = match &spec.from {
+        Some(from) => Some(write_processes(from, runtime)?),
+        None => None,
+    };
+    let place = spec.template.as_ref().map(|template| template.place).or(spec.from.as_ref().map(|from| from.place));
     let tap = Tap {
         plugin: cage.show(plugin, "tap.so")?,
         ring,
         kernel: cage.show(&spec.kernel_file, "kernel")?,
         origin_ns: 0,
         launcher: spec.launcher.clone(),
+        task,
         api: spec.api_trace,
         asks: spec.asks.clone(),
-        place: spec.template.as_ref().map(|template| template.place),
+        place,
     };
     Ok((Some(tap), Some(rings)))
+}
+
+/// Writes down which of the guest's processes are the task's: the tap has not seen them being forked.
+fn write_processes(from: &Continuation, runtime: &Runtime) -> Result<PathBuf, MachineError> {
+    let path = runtime.at("processes");
+    let lines: String = from.processes.iter().map(|key| format!("{} {}\n", key.pid, key.start_ns)).collect();
+    let written = fs::write(&path, lines);
+    written.map_err(|source| MachineError::Io { what: "cannot write", path: path.clone(), source })?;
+    runtime.give(&path)?;
+    Ok(path)
 }
 
 /// An address that no other clone has: locally administered, random.
@@ -280,6 +324,12 @@ fn check_room(path: &Path, needed_mib: u64) -> Result<(), MachineError> {
         return Err(MachineError::Memory { path: path.to_owned(), free_mib, needed_mib });
     }
     Ok(())
+}
+
+/// Hash of the master boot record that the session found.
+fn mbr_before(disks: &[DiskView]) -> Option<Sha256> {
+    let mut bytes = [0; 512];
+    disks.first()?.base().read_into(0, &mut bytes).ok().map(|()| Sha256::of(&bytes))
 }
 
 /// Hash of the master boot record.

@@ -27,8 +27,10 @@ pub(crate) struct Layout {
     pub display: bool,
     /// The file behind the guest's memory.
     pub ram: PathBuf,
-    /// The memory is a template's, mapped privately, and the devices' state comes over QMP.
+    /// The memory is a template's, mapped privately.
     pub clone: bool,
+    /// What the devices' state is, and of one that is no clone the memory too, comes over QMP.
+    pub restored: bool,
     /// NBD sockets of vda, vdb...
     pub disks: Vec<PathBuf>,
     /// Socket of the network and address of the card; none: there is no card.
@@ -47,6 +49,8 @@ pub(crate) struct Tap {
     pub origin_ns: u64,
     /// Path in the guest of the program that starts the task.
     pub launcher: String,
+    /// A file with the task's processes that live, if it has started already.
+    pub task: Option<PathBuf>,
     /// Whether every system call is told.
     pub api: bool,
     /// Kinds of events that wait for the policy.
@@ -70,7 +74,7 @@ impl Layout {
         let (size, ram) = (self.ram_size(), text(&self.ram)?);
         let shared = if self.clone { "share=off,readonly=on,rom=off" } else { "share=on" };
         out.option("-object", format!("memory-backend-file,id=m0,size={size},mem-path={ram},{shared}"));
-        if self.clone {
+        if self.restored {
             out.option("-incoming", "defer").flag("-S");
         }
         // QEMU's standard output is a pipe to us: the console's length is bounded there, and QEMU opens no file for it.
@@ -117,6 +121,8 @@ impl Tap {
     fn argument(&self, ram: &str) -> Result<String, QemuError> {
         let (plugin, ring, kernel) = (text(&self.plugin)?, text(&self.ring)?, text(&self.kernel)?);
         let launcher = text(Path::new(&self.launcher))?;
+        let task = self.task.as_deref().map(text).transpose()?;
+        let task = task.map_or(String::new(), |task| format!(",task={task}"));
         let api = if self.api { ",api=on" } else { "" };
         let asks = if self.asks.is_empty() { String::new() } else { format!(",ask={}", self.asks.join("+")) };
         let origin = self.origin_ns;
@@ -124,7 +130,7 @@ impl Tap {
             format!(",slide={},direct={},phys={}", place.slide, place.direct_map, place.phys_base)
         });
         Ok(format!(
-            "file={plugin},ring={ring},kernel={kernel},origin={origin},ram={ram},launcher={launcher}{api}{asks}{place}"
+            "file={plugin},ring={ring},kernel={kernel},origin={origin},ram={ram},launcher={launcher}{task}{api}{asks}{place}"
         ))
     }
 }
@@ -170,6 +176,7 @@ mod tests {
             display: false,
             ram: at("ram"),
             clone: false,
+            restored: false,
             disks: vec![at("vda.nbd"), at("vdb.nbd")],
             net: Some((at("net"), [0x52, 0x54, 0, 0, 0, 1])),
             qmp: at("qmp"),
@@ -180,6 +187,7 @@ mod tests {
                 kernel: "/k".into(),
                 origin_ns: 7,
                 launcher: "/l".into(),
+                task: Some("/t,x".into()),
                 api: true,
                 asks: vec!["process.exec", "file.open"],
                 place: None,
@@ -196,8 +204,10 @@ mod tests {
         );
         let blind = layout("/r").arguments().expect("arguments").join(" ");
         assert!(!blind.contains("vnc") && !blind.contains("tablet"), "{blind}");
-        let line = Layout { clone: true, ..layout("/r") }.arguments().expect("arguments").join(" ");
+        let line = Layout { clone: true, restored: true, ..layout("/r") }.arguments().expect("arguments").join(" ");
         assert!(line.contains("mem-path=/r/ram,share=off,readonly=on,rom=off -incoming defer -S"), "{line}");
+        let line = Layout { restored: true, ..layout("/r") }.arguments().expect("arguments").join(" ");
+        assert!(line.contains("mem-path=/r/ram,share=on -incoming defer -S"), "{line}");
     }
 
     #[test]
@@ -211,7 +221,7 @@ mod tests {
         let line = layout("/r,x=1").arguments().expect("arguments").join(" ");
         assert!(line.contains("mem-path=/r,,x=1/ram,share=on"), "{line}");
         assert!(
-            line.contains("-plugin file=/t.so,ring=/r,,x=1/ring,kernel=/k,origin=7,ram=/r,,x=1/ram,launcher=/l,api=on,ask=process.exec+file.open")
+            line.contains("-plugin file=/t.so,ring=/r,,x=1/ring,kernel=/k,origin=7,ram=/r,,x=1/ram,launcher=/l,task=/t,,x,api=on,ask=process.exec+file.open")
         );
         assert!(line.contains("drive=vdb,serial=vdb,bootindex=2") && line.contains("mac=52:54:00:00:00:01"));
         assert!(matches!(layout("/a\nb").arguments(), Err(QemuError::Path { .. })));

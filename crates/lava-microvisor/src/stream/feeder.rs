@@ -45,7 +45,7 @@ impl Feeder {
 
 impl Outlet for Feeder {
     fn now_ns(&self) -> u64 {
-        lava_ring::monotonic_ns().saturating_sub(self.origin_ns)
+        lava_ring::monotonic_ns().wrapping_sub(self.origin_ns)
     }
 
     fn emit(&self, produced: Produced) {

@@ -99,7 +99,8 @@ pub(crate) struct Merger<'a> {
 }
 
 impl<'a> Merger<'a> {
-    pub fn new(rings: Option<Box<dyn Rings>>, out: Sender<Item>, trouble: &'a dyn Fn(Trouble)) -> Self {
+    /// `seq`: number of the last event before, 0 if the stream begins.
+    pub fn new(rings: Option<Box<dyn Rings>>, out: Sender<Item>, trouble: &'a dyn Fn(Trouble), seq: u64) -> Self {
         Self {
             answers: rings.as_ref().map(|rings| rings.answers()),
             content: BTreeMap::new(),
@@ -111,7 +112,7 @@ impl<'a> Merger<'a> {
             pending: BTreeMap::new(),
             arrivals: 0,
             owners: Owners::default(),
-            seq: 0,
+            seq,
             gaps: 0,
             corrupt: false,
             abandoned: false,

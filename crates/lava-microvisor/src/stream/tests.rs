@@ -69,7 +69,7 @@ fn check(
     inbox.send(Message::End(ending(true))).expect("inbox");
     let troubles = Mutex::new(Vec::new());
     let note = |trouble| troubles.lock().expect("troubles").push(trouble);
-    let summary = Merger::new(Some(Box::new(fake)), out, &note).run(&messages_in, &|| 1000);
+    let summary = Merger::new(Some(Box::new(fake)), out, &note, 0).run(&messages_in, &|| 1000);
     let items: Vec<Produced> = items
         .iter()
         .map(|item| match item {
@@ -145,12 +145,37 @@ fn a_tap_that_died_is_a_gap_and_not_orderly() {
 }
 
 #[test]
+fn a_stream_that_goes_on_is_numbered_behind_what_was_before() {
+    let (out, items) = unbounded();
+    let (inbox, messages) = unbounded();
+    inbox.send(Message::Emit(event(1, Source::Disk).into())).expect("inbox");
+    inbox.send(Message::End(ending(true))).expect("inbox");
+    let summary = Merger::new(None, out, &|_| {}, 41).run(&messages, &|| 9);
+    let seqs: Vec<u64> = items
+        .iter()
+        .map(|item| match item {
+            Item::Event(produced) | Item::Ask(produced, _) => produced.event.seq,
+        })
+        .collect();
+    assert_eq!((seqs, summary.events), (vec![42, 43], 43));
+}
+
+#[test]
+fn time_goes_on_though_the_host_has_not_been_up_so_long() {
+    let long = 1u64 << 62;
+    let (inbox, _messages) = bounded(1);
+    let feeder = Feeder::new(inbox, crate::Origin::ago(long).monotonic_ns);
+    let now = feeder.now_ns();
+    assert!((long..long + 3_600_000_000_000).contains(&now), "{now}");
+}
+
+#[test]
 fn a_decision_names_its_event() {
     let (inbox, messages) = bounded(4);
     let (out, items) = bounded(4);
     let feeder = Arc::new(Feeder::new(inbox, lava_ring::monotonic_ns()));
     let clock = Arc::clone(&feeder);
-    let merger = std::thread::spawn(move || Merger::new(None, out, &|_| {}).run(&messages, &|| clock.now_ns()));
+    let merger = std::thread::spawn(move || Merger::new(None, out, &|_| {}, 0).run(&messages, &|| clock.now_ns()));
     let disk = Arc::clone(&feeder);
     let asker = std::thread::spawn(move || {
         let (one, two) = (event(1, Source::Disk), event(2, Source::Disk));
@@ -181,7 +206,7 @@ fn a_consumer_that_left_denies() {
     let (inbox, messages) = bounded(4);
     let (out, items) = bounded(4);
     drop(items);
-    let merger = std::thread::spawn(move || Merger::new(None, out, &|_| {}).run(&messages, &|| 9));
+    let merger = std::thread::spawn(move || Merger::new(None, out, &|_| {}, 0).run(&messages, &|| 9));
     let feeder = Feeder::new(inbox, 0);
     assert_eq!(feeder.ask(event(1, Source::Disk).into()), Action::Deny);
     feeder.end(ending(true));

@@ -339,6 +339,7 @@ fn the_server_stands_between_the_cable_and_the_real_network() {
         mode: Mode::Egress,
         content: Content::default(),
         waits: Waits::of(BOTH),
+        authority: None,
         uplink: Some(ours),
     };
     let server = NetServer::start(config, outlet.clone()).unwrap();
@@ -374,6 +375,7 @@ fn without_a_way_there_is_no_server() {
         mode: Mode::Egress,
         content: Content::default(),
         waits: Waits::of(BOTH),
+        authority: None,
         uplink: None,
     };
     let error = NetServer::start(config, Arc::new(Allows::default())).unwrap_err().to_string();

@@ -222,7 +222,16 @@ fn a_question_waits_on_the_wire() {
     let (socket, capture) = (directory.path().join("net.sock"), directory.path().join("traffic.pcapng"));
     let outlet = Arc::new(Refuses { capture: capture.clone(), log: Mutex::default() });
     let (mode, content, waits) = (Mode::Simulated, Content::default(), Waits::of(FLOWS));
-    let config = NetConfig { socket: socket.clone(), capture, mac_of_guest: None, mode, content, waits, uplink: None };
+    let config = NetConfig {
+        socket: socket.clone(),
+        capture,
+        mac_of_guest: None,
+        mode,
+        content,
+        waits,
+        authority: None,
+        uplink: None,
+    };
     let server = NetServer::start(config, outlet.clone()).unwrap();
     let mut stream = std::os::unix::net::UnixStream::connect(&socket).unwrap();
     send(&mut stream, &syn(WORLD, 443, 1));

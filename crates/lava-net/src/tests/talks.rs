@@ -94,10 +94,34 @@ fn requests_are_understood_however_they_come() {
 
 /// A guest in a world with an authority, and how to trust that.
 fn with_tls(content: Content) -> (Guest, RootCertStore) {
-    let authority = Authority::new().unwrap();
+    signed_by(content, Authority::new().unwrap())
+}
+
+fn signed_by(content: Content, authority: Authority) -> (Guest, RootCertStore) {
     let mut trusted = RootCertStore::empty();
     trusted.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
     (Guest::new(Peer::new(None, Some(World::new(content, authority)), 7)), trusted)
+}
+
+/// The guest of a session that goes on trusts the certificate that it was given in the first one.
+#[test]
+fn an_authority_is_trusted_after_it_was_restored() {
+    let first = Authority::new().unwrap();
+    let mut trusted = RootCertStore::empty();
+    trusted.add(CertificateDer::from_pem_slice(first.pem().as_bytes()).unwrap()).unwrap();
+    let (mut guest, _) = signed_by(Content::default(), Authority::restored(first.secret()).unwrap());
+    let mut tls = client(trusted.clone(), &rustls::version::TLS13, "example.org");
+    let socket = guest.connect(WORLD, 443, 40_000);
+    guest.settle();
+    let answer = through(&mut guest, socket, &mut tls, b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n").unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+
+    let (mut guest, _) = signed_by(Content::default(), Authority::new().unwrap());
+    let mut tls = client(trusted, &rustls::version::TLS13, "example.org");
+    let socket = guest.connect(WORLD, 443, 40_000);
+    guest.settle();
+    through(&mut guest, socket, &mut tls, b"GET / HTTP/1.1\r\n\r\n").unwrap_err();
+    assert!(Authority::restored("no key").is_err());
 }
 
 fn client(

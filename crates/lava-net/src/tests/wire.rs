@@ -69,6 +69,7 @@ fn wireshark_agrees() {
         mode: Mode::Simulated,
         content: Content::default(),
         waits: Waits::default(),
+        authority: None,
         uplink: None,
     };
     let server = NetServer::start(config, log.clone()).unwrap();

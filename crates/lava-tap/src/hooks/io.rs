@@ -1,8 +1,8 @@
 //! Reads and writes of open files, summed up per open file and process.
 //!
 //! The first read, the first write and the first page stored to through a mapping are told at once, with their range: the graph is
-//! live and the order true. Later ones are added up and told when the file is closed, another process uses it, the guest restarts
-//! or the session ends. Writes to block devices are told one by one: they are what the disk's decisions are about.
+//! live and the order true. Later ones are added up and told when the file is closed, another process uses it, the guest is stopped from
+//! outside or restarts, or the session ends. Writes to block devices are told one by one: they are what the disk's decisions are about.
 //!
 //! Limits: regular files, block devices and pipes, named or not; no character devices and sockets, and of the kernel's own
 //! file systems (/proc, /sys...) the writes, not the reads. Sizes are those asked for (ranges read end at the end of the file), also
@@ -195,6 +195,15 @@ impl OpenFiles {
             inside.clear();
         }
         self.content.forget_all();
+    }
+
+    /// Tells all sums: the guest is being stopped. Who holds the files just now is in a hook, and comes to rest later.
+    pub fn tell_sums(&self, emitter: &Emitter, vcpu: u32) {
+        if let Ok(mut open) = self.open.try_lock() {
+            let mut all: Vec<_> = open.iter_mut().collect();
+            all.sort_unstable_by_key(|(address, _)| **address);
+            all.into_iter().for_each(|(_, open)| open.tell_all(emitter, vcpu));
+        }
     }
 
     /// From here on the thread's reads and writes are parts of a splice.

@@ -1,7 +1,7 @@
 //! Bytes through sockets, summed up per socket and process.
 //!
 //! The first bytes in each direction are told at once, the rest is added up and told when the socket is closed, an
-//! unconnected one turns to another end, the guest restarts or the session ends. What is counted is what
+//! unconnected one turns to another end, the guest is stopped from outside or restarts, or the session ends. What is counted is what
 //! the kernel says it took or gave: the functions around the protocols are waited for.
 //!
 //! Several of these functions call each other, and which of them exist differs between kernels: the outermost one of a task
@@ -104,6 +104,13 @@ pub struct Transfers {
 }
 
 impl Transfers {
+    /// Tells all sums: the guest is being stopped. Who holds the sockets just now is in a hook, and comes to rest later.
+    pub fn tell_sums(&self, emitter: &Emitter, vcpu: u32) {
+        if let Ok(mut records) = self.records.try_lock() {
+            records.values_mut().for_each(|record| record.tell(emitter, vcpu));
+        }
+    }
+
     /// Tells all sums and forgets the sockets.
     pub fn flush_all(&self, emitter: &Emitter) {
         if let Ok(mut records) = self.records.lock() {

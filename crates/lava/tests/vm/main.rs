@@ -21,6 +21,7 @@ mod profiles;
 mod refuse;
 mod remediate;
 mod screen;
+mod snapshot;
 mod trouble;
 mod truth;
 mod watcher;

@@ -1,7 +1,6 @@
 //! What the analyst asks of a running machine, done and recorded.
 
 use std::os::fd::OwnedFd;
-use std::time::Instant;
 
 use crossbeam_channel::Sender;
 use lava_control::{Answer, Command};
@@ -21,7 +20,7 @@ pub(super) enum Failed {
 }
 
 /// Whether QEMU can't be relied on any more.
-fn is_broken(done: &Result<String, Failed>) -> bool {
+pub(super) fn is_broken<T>(done: &Result<T, Failed>) -> bool {
     matches!(done, Err(Failed::Qmp(error)) if !matches!(error, QmpError::Refused { .. }))
 }
 
@@ -41,6 +40,9 @@ fn told(command: &Command) -> String {
 impl Life {
     /// Does what the analyst asks, records it, and says what came of it.
     pub(super) fn respond(&mut self, command: &Command, by: String, reply: &Sender<Answer>) -> Result<(), End> {
+        if *command == Command::Snapshot {
+            return self.respond_snapshot(by, reply);
+        }
         let done = self.carry_out(command);
         if *command != Command::Status {
             let outcome = match &done {
@@ -78,11 +80,8 @@ impl Life {
         match command {
             Command::Status => Ok(if self.paused.is_some() { "paused" } else { "running" }.to_owned()),
             Command::Pause => {
-                if !self.questions.hold() {
-                    return Err(Failed::No("a question waits for an answer: answer it first".to_owned()));
-                }
-                qmp.stop().inspect_err(|_| self.questions.release())?;
-                self.paused.get_or_insert_with(Instant::now);
+                self.freeze()?;
+                self.paused = self.paused.or(self.frozen.take());
                 Ok("paused".to_owned())
             }
             Command::Resume => {
@@ -92,7 +91,7 @@ impl Life {
             Command::Stop => Ok("the session is being ended".to_owned()),
             Command::Discard => Ok("the micro-VM is being discarded".to_owned()),
             Command::Registers => Ok(qmp.registers()?),
-            Command::Dump => Ok(self.dump()?),
+            Command::Dump => self.dump(),
             Command::Screen => Ok(self.picture()?.to_string()),
             Command::Kill { pid } => self.kill(*pid).map_err(Failed::No),
             Command::Type { text } => self.type_text(text),
@@ -100,8 +99,8 @@ impl Life {
             Command::Click { x, y, button } => self.click(*x, *y, *button),
             // Whoever shows the view sees to it.
             Command::Control { .. } => Ok(String::new()),
-            // These do not come here: the control socket answers them.
-            Command::Questions | Command::Decide { .. } | Command::Watch => Ok(String::new()),
+            // These do not come here: the control socket answers them, or [`Life::respond`] itself.
+            Command::Snapshot | Command::Questions | Command::Decide { .. } | Command::Watch => Ok(String::new()),
         }
     }
 
