@@ -249,7 +249,7 @@ impl Snapshot {
         if format != FORMAT {
             return Err(damaged(format!("it has format {format}, this LAVA has {FORMAT}")));
         }
-        for name in FILES.into_iter().take(1 + 2 * shape.disks) {
+        for name in FILES.into_iter().take(shape.disks.saturating_mul(2).saturating_add(1)) {
             let known = files.get(name).ok_or_else(|| damaged(format!("{name} is missing in {MANIFEST}")))?;
             let (now, _) = hash(&dir.join(name)).map_err(|error| damaged(format!("{name}: {error}")))?;
             if now != *known {
