@@ -160,11 +160,10 @@ impl Graph {
         }
         let key = self.files.key(path, Some(file));
         self.memory.map(&key, path, file, actor, protection.writes());
-        if self.is_tainted(actor) {
-            self.memory.process_tainted(actor);
-        }
         if self.files.get(&key).is_some_and(|state| state.tainted) {
             self.take_in_mapped(event, actor, &key);
+        } else if self.is_tainted(actor) {
+            self.memory.process_tainted(actor);
         }
     }
 
@@ -179,24 +178,23 @@ impl Graph {
                 }
                 Tainted::File(key) => {
                     for sharer in self.memory.sharers(&key) {
-                        self.take_in_mapped(event, sharer, &key);
+                        if !self.is_tainted(sharer) {
+                            self.take_in_mapped(event, sharer, &key);
+                        }
                     }
                 }
             }
         }
     }
 
-    /// A tainted process can write into a file in memory.
+    /// A tainted process can write into a file in memory. Who comes when it is tainted already, a child for one, adds nothing.
     fn taint_mapped(&mut self, event: &Event, process: ProcessKey, key: &Key) {
         let Some(process) = self.tainted_node(process) else { return };
         let Some(node) = self.mapped_node(event, key) else { return };
-        if let Some(state) = self.files.get_mut(key)
-            && !state.tainted
-        {
-            state.tainted = true;
-            self.taint_node(event, node, TaintRule::Written, Grade::Inferred);
-            self.memory.file_tainted(key);
-        }
+        let Some(state) = self.files.get_mut(key).filter(|state| !state.tainted) else { return };
+        state.tainted = true;
+        self.taint_node(event, node, TaintRule::Written, Grade::Inferred);
+        self.memory.file_tainted(key);
         self.store.happen(event, Happening::observed(process, Verb::Maps, node));
     }
 

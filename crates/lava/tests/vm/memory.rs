@@ -135,7 +135,7 @@ fn taint_goes_through_shared_memory_and_into_who_is_written_into() {
     assert!(!tainted("/tmp/victim"), "before it was written into");
     assert!(tainted("/tmp/victim-after"), "after");
     let edges = |verb: &str| trace["edges"].as_array().unwrap().iter().filter(|edge| edge["verb"] == verb).count();
-    assert_eq!((edges("maps"), edges("injects")), (2, 1));
+    assert_eq!((edges("maps"), edges("injects")), (2, 1), "{:#?}", trace["edges"]);
     let mapped = |event: &&Event| matches!(&event.kind, Kind::MemoryMap { shared: true, path: Some(path), .. } if path.to_string().starts_with("/SYSV"));
     let rights: Vec<String> = ran
         .events
