@@ -43,6 +43,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         runtime_dir: format!("/dev/shm/lava-boot-{id}").into(),
         scratch: Vec::new(),
         template: None,
+        from: None,
         boot_timeout: Duration::from_secs(120),
         timeout: Duration::from_secs(60),
         origin: lava_microvisor::Origin::now(),
