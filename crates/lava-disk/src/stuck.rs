@@ -129,6 +129,8 @@ mod tests {
         for size in [528usize, 4096, 100_000] {
             let (mut ours, mut theirs) = UnixStream::pair().unwrap();
             ours.watch(true);
+            // Before the other thread's sleep may begin: this one may be kept waiting on a busy machine.
+            let begun = std::time::Instant::now();
             let taking = std::thread::spawn(move || {
                 std::thread::sleep(Duration::from_millis(30));
                 let mut bytes = vec![0; size];
@@ -136,7 +138,6 @@ mod tests {
                 std::thread::sleep(Duration::from_millis(30));
                 theirs
             });
-            let begun = std::time::Instant::now();
             ours.write_all(&vec![7; size]).unwrap();
             assert!(ours.all_taken());
             assert!(begun.elapsed() >= Duration::from_millis(30), "not before it was: {size}");
