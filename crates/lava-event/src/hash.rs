@@ -23,15 +23,9 @@ impl Sha256 {
     /// # Errors
     /// The reader's.
     pub fn of_reader(mut reader: impl Read) -> io::Result<Self> {
-        let (mut hasher, mut piece) = (sha2::Sha256::new(), vec![0; 64 << 10]);
-        loop {
-            match reader.read(&mut piece) {
-                Ok(0) => return Ok(Self(hasher.finalize().into())),
-                Ok(count) => hasher.update(piece.get(..count).unwrap_or(&piece)),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let mut hasher = sha2::Sha256::new();
+        io::copy(&mut reader, &mut hasher)?;
+        Ok(Self(hasher.finalize().into()))
     }
 }
 

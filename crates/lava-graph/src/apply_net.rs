@@ -118,8 +118,7 @@ impl Graph {
     ) {
         let Some(from) = self.tainted_node(sender) else { return };
         let Some(state) = self.processes.get(receiver).cloned() else { return };
-        let launcher = self.task.as_ref().is_some_and(|task| cut::same_program(&task.launcher, state.exe.bytes()));
-        if sender == receiver || launcher || cut::is_daemon(state.exe.bytes()) {
+        if sender == receiver || self.is_cut(state.exe.bytes()) {
             return;
         }
         if !state.tainted {

@@ -11,7 +11,7 @@ use crate::pipes::Pipes;
 use crate::processes::Processes;
 use crate::store::Store;
 use crate::verdict::Strengths;
-use crate::{Attribution, DecisionSummary, Delta, Edge, EdgeId, Node, NodeId, NodeKind, Snapshot, Trace, Unfold};
+use crate::{Attribution, DecisionSummary, Delta, Edge, EdgeId, Node, NodeId, NodeKind, Snapshot, Trace, Unfold, cut};
 
 /// Findings kept; a detector says each thing once, so this is far away.
 const MAX_FINDINGS: usize = 10_000;
@@ -162,6 +162,11 @@ impl Graph {
     #[must_use]
     pub fn is_host(&self, process: ProcessKey) -> bool {
         self.processes.get(process).is_some_and(|state| state.host)
+    }
+
+    /// True if what the program takes in taints it not: the launcher, and the daemons ([`crate::cut`], 4 and 5).
+    pub(crate) fn is_cut(&self, exe: &[u8]) -> bool {
+        cut::is_daemon(exe) || self.task.as_ref().is_some_and(|task| cut::same_program(&task.launcher, exe))
     }
 
     /// Who forked the process, where known.

@@ -202,8 +202,7 @@ impl Graph {
     fn take_in_mapped(&mut self, event: &Event, process: ProcessKey, key: &Key) {
         let Some(state) = self.processes.get(process) else { return };
         let (from, tainted, exe) = (state.node, state.tainted, &state.exe);
-        let launcher = self.task.as_ref().is_some_and(|task| cut::same_program(&task.launcher, exe.bytes()));
-        if !tainted && (launcher || cut::is_daemon(exe.bytes())) {
+        if !tainted && self.is_cut(exe.bytes()) {
             return;
         }
         let Some(node) = self.mapped_node(event, key) else { return };

@@ -13,7 +13,7 @@ use lava_event::{Event, FileId, Grade, GuestText, ProcessKey};
 
 use crate::graph::Graph;
 use crate::store::{Happening, label};
-use crate::{NodeId, NodeKind, TaintRule, Verb, cut};
+use crate::{NodeId, NodeKind, TaintRule, Verb};
 
 /// Pipes kept; the ones longest unused by number go first.
 const MAX_PIPES: usize = 16 * 1024;
@@ -103,8 +103,7 @@ impl Graph {
         for &reader in readers {
             let Some(state) = self.processes.get(reader) else { continue };
             let (clean, exe) = (!state.tainted, state.exe.bytes().to_vec());
-            let launcher = self.task.as_ref().is_some_and(|task| cut::same_program(&task.launcher, &exe));
-            if clean && (launcher || cut::is_daemon(&exe)) {
+            if clean && self.is_cut(&exe) {
                 continue;
             }
             let node = match self.pipes.meet(key).node {
